@@ -1,0 +1,53 @@
+"""A bank callback is ingested, queued, worked, stored, and fed to whoever waits for it.
+
+``Oplata`` is the whole program for those who embed it; everything else is named by what it gives back or raises.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oplata.app import Oplata, Role
+    from oplata.domain.status import OrderStatus
+    from oplata.errors import OplataError, OrderError, OrderNotFound, Permanent, Retryable, SettingsError
+    from oplata.orders.commands import Orders, OrderView
+    from oplata.settings import Settings
+
+__all__ = [
+    "Oplata",
+    "OplataError",
+    "OrderError",
+    "OrderNotFound",
+    "OrderStatus",
+    "OrderView",
+    "Orders",
+    "Permanent",
+    "Retryable",
+    "Role",
+    "Settings",
+    "SettingsError",
+]
+
+_HOMES = {
+    "Oplata": "app",
+    "Role": "app",
+    "OrderStatus": "domain.status",
+    "Orders": "orders.commands",
+    "OrderView": "orders.commands",
+    "Settings": "settings",
+}
+"""Where the names live that are not in ``errors``."""
+
+
+def __getattr__(name: str) -> object:
+    # Imported when first asked for: `oplata --help` must not wait for a database driver.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""What the bank's wire knows: tokens, notifications, and the events inside them."""

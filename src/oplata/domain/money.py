@@ -1,0 +1,53 @@
+"""Money is a whole number of kopecks; rubles exist only where a person types or reads them."""
+
+from __future__ import annotations
+
+import re
+
+from oplata.errors import MoneyError
+
+MAX_KOPECKS = 10**15
+"""Ten trillion rubles: more than any payment, and far inside what every database and JSON reader holds exactly."""
+
+_WHOLE = "an amount is a whole number of kopecks, such as 19900"
+_RUBLES = re.compile(r"(\d{1,15})(?:[.,](\d{1,2}))?", re.ASCII)
+_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
+_INTEGRAL_DECIMAL = re.compile(r"(\d{1,18})\.0{1,18}", re.ASCII)
+
+
+def kopecks(value: int | str) -> int:
+    """An amount in kopecks from an integer or its decimal digits; ``"100.0"``, as some JSON writers have it, is 100.
+
+    Raises ``MoneyError`` for a negative, fractional, exponential or absurdly large amount.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise MoneyError("an amount is an integer or its digits; a truth value or a float is not")
+    amount = _from_text(value) if isinstance(value, str) else value
+    if amount < 0:
+        raise MoneyError(_WHOLE)
+    if amount > MAX_KOPECKS:
+        raise MoneyError(f"an amount is at most {MAX_KOPECKS} kopecks")
+    return amount
+
+
+def _from_text(text: str) -> int:
+    whole = _INTEGRAL_DECIMAL.fullmatch(text)
+    digits = whole[1] if whole else text
+    if not _DIGITS.fullmatch(digits):
+        raise MoneyError(_WHOLE)
+    return int(digits)
+
+
+def parse_rubles(text: str) -> int:
+    """Kopecks from what a person typed: ``199``, ``199.5``, ``199,50``. Raises ``MoneyError``."""
+    match = _RUBLES.fullmatch(text.strip().replace("\N{NO-BREAK SPACE}", "").replace(" ", ""))
+    if match is None:
+        raise MoneyError("an amount in rubles looks like 199 or 199.50")
+    return kopecks(int(match[1]) * 100 + int((match[2] or "0").ljust(2, "0")))
+
+
+def format_rubles(amount_kopecks: int) -> str:
+    """``1234567`` as ``"12 345.67"``, with a no-break space between the thousands."""
+    sign = "-" if amount_kopecks < 0 else ""
+    rubles, rest = divmod(abs(amount_kopecks), 100)
+    return f"{sign}{rubles:,}.{rest:02}".replace(",", "\N{NO-BREAK SPACE}")

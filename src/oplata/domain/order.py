@@ -1,0 +1,71 @@
+"""An order's status is a function of its registered amount and of all its payments, in no particular order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from oplata.domain.payment import Payment
+from oplata.domain.status import OrderStatus, Phase
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What an order is, and why a person must look at it, or None."""
+
+    status: OrderStatus
+    review: str | None
+
+
+_PRECEDENCE = (
+    # The first of these that some payment supports is the order's status. Money that we hold outranks money that is
+    # blocked, that outranks money that went back, and an attempt still under way outranks one that failed.
+    (Phase.CAPTURED, OrderStatus.PAID),
+    (Phase.PARTLY_REFUNDED, OrderStatus.PARTIALLY_REFUNDED),
+    (Phase.HELD, OrderStatus.AUTHORIZED),
+    (Phase.REFUNDED, OrderStatus.REFUNDED),
+    (Phase.STARTED, OrderStatus.PENDING),
+    (Phase.RELEASED, OrderStatus.CANCELED),
+    (Phase.CANCELED, OrderStatus.CANCELED),
+    (Phase.FAILED, OrderStatus.FAILED),
+)
+
+
+def judge(amount_kopecks: int | None, payments: Mapping[str, Payment]) -> Verdict:
+    """The verdict over an order of ``amount_kopecks`` (None while it is not registered) and its payments by id.
+
+    An order is paid only when a CONFIRMED payment's amount equals its own. A payment that contradicts itself or the
+    order is named in the review and supports no status.
+    """
+    if amount_kopecks is None:
+        return Verdict(OrderStatus.UNREGISTERED, None)
+    complaints: list[str] = []
+    phases: set[Phase] = set()
+    paid_by: list[str] = []
+    for payment_id in sorted(payments):
+        payment = payments[payment_id]
+        complaint = payment.review or _mismatch(amount_kopecks, payment)
+        if complaint is not None:
+            complaints.append(f"payment {payment_id}: {complaint}")
+        elif payment.phase is Phase.CAPTURED and payment.captured_kopecks is None:
+            # A refund under way tells that money was captured, and not how much: CONFIRMED is still to come.
+            phases.add(Phase.STARTED)
+        else:
+            phases.add(payment.phase)
+            if payment.phase is Phase.CAPTURED:
+                paid_by.append(payment_id)
+    if len(paid_by) > 1:
+        complaints.append(f"paid {len(paid_by)} times, by payments {', '.join(paid_by[:5])}")
+    status = next((status for phase, status in _PRECEDENCE if phase in phases), OrderStatus.PENDING)
+    return Verdict(status, _bounded("; ".join(complaints)) or None)
+
+
+def _mismatch(amount_kopecks: int, payment: Payment) -> str | None:
+    captured = payment.captured_kopecks
+    if captured is None or captured == amount_kopecks or payment.phase is Phase.REFUNDED:
+        return None  # A wrong amount that went back whole needs nobody any more.
+    return f"confirmed {captured} kopecks where the order is {amount_kopecks} kopecks"
+
+
+def _bounded(text: str, limit: int = 500) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

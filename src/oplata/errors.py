@@ -1,0 +1,98 @@
+"""Every exception that oplata raises on purpose.
+
+    OplataError
+    ├── Retryable                 the same thing may succeed later; nothing is wrong with the input
+    │   ├── QueueUnavailable      the queue could not be reached, or did not confirm in time
+    │   │   ├── NotConfirmed      a message may or may not have become durable
+    │   │   └── Overloaded        a limit on what is in flight was reached; nothing was sent
+    │   └── DatabaseUnavailable   the database could not be reached, or lost the connection
+    │       └── Contention        a deadlock, a serialization failure or a lock that was not granted in time
+    └── Permanent                 repeating it changes nothing; a person or the sender has to act
+        ├── SettingsError         a setting is missing or wrong
+        ├── MoneyError            a text or number is not an amount of money
+        ├── BadNotification       bytes that are not a notification of the bank
+        ├── NotAuthentic          a notification whose terminal or token is not ours
+        ├── DataRejected          the database refuses the values of a row
+        ├── SchemaError           the database's tables are older or newer than this program
+        ├── TopologyError         the broker holds a queue or exchange that differs from ours
+        └── OrderError            an order cannot be changed as asked
+            └── OrderNotFound     no order of that id is registered
+
+Whether a fault is worth retrying is its type. The first line of a class's docstring is its default message, so a bare
+``raise NotConfirmed`` still speaks in a sentence. No message may carry a secret, a password or a token.
+"""
+
+from __future__ import annotations
+
+
+class OplataError(Exception):
+    """Something went wrong in oplata."""
+
+    def __init__(self, message: str | None = None) -> None:
+        # A class of somebody else may have no docstring, and ``python -OO`` leaves none at all.
+        sentences = (type(self).__doc__ or "").strip().splitlines()
+        super().__init__(message or (sentences[0] if sentences else type(self).__name__))
+
+
+class Retryable(OplataError):
+    """The same thing may succeed later."""
+
+
+class QueueUnavailable(Retryable):
+    """The queue could not be reached."""
+
+
+class NotConfirmed(QueueUnavailable):
+    """The queue did not confirm the message in time; it may or may not be stored."""
+
+
+class Overloaded(QueueUnavailable):
+    """Too many messages are waiting for the queue's confirmation; nothing was sent."""
+
+
+class DatabaseUnavailable(Retryable):
+    """The database could not be reached."""
+
+
+class Contention(DatabaseUnavailable):
+    """The database gave the rows to another transaction; trying again is safe."""
+
+
+class Permanent(OplataError):
+    """Repeating this changes nothing."""
+
+
+class SettingsError(Permanent):
+    """A setting is missing or wrong."""
+
+
+class MoneyError(Permanent):
+    """This is not an amount of money."""
+
+
+class BadNotification(Permanent):
+    """These bytes are not a notification of the bank."""
+
+
+class NotAuthentic(Permanent):
+    """The terminal is unknown or the token is wrong."""
+
+
+class DataRejected(Permanent):
+    """The database refuses these values."""
+
+
+class SchemaError(Permanent):
+    """The database's tables do not fit this version of oplata."""
+
+
+class TopologyError(Permanent):
+    """The broker holds a queue or an exchange that differs from the one asked for."""
+
+
+class OrderError(Permanent):
+    """The order cannot be changed as asked."""
+
+
+class OrderNotFound(OrderError):
+    """No such order is registered."""
