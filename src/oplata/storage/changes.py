@@ -1,0 +1,51 @@
+"""The change log: what every order became, written in the transaction that changed it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import insert, select
+
+from oplata.storage.session import Session
+from oplata.storage.tables import changes
+
+_COLUMNS = tuple(col for col in changes.c if col is not changes.c.id)
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """An order's state after a change; ``version`` counts the order's changes from 1 without a gap."""
+
+    order_id: str
+    version: int
+    status: str
+    previous_status: str | None
+    amount_kopecks: int | None
+    review: str | None
+    changed_at_ms: int
+
+
+class ChangeLog:
+    """Reads and writes ``changes``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def append(self, told: Sequence[Change]) -> None:
+        """Add these to the end. Nothing else is locked after this; the transaction commits next."""
+        if not told:
+            return
+        # A number taken from a sequence becomes visible when its transaction commits, and those commit in any order:
+        # a reader that remembers the last number it saw would skip the late ones. One lock, held from here to the
+        # commit, makes the order of the numbers the order of the commits.
+        await self._session.lock_change_log()
+        given = self._session.source(_COLUMNS)
+        statement = insert(changes).from_select(list(given.c.keys()), self._session.every(given))
+        await self._session.execute(statement, self._session.bind(_COLUMNS, map(msgspec.structs.astuple, told)))
+
+    async def after(self, last_id: int, *, limit: int) -> list[tuple[int, Change]]:
+        """The changes after this id with their ids, oldest first."""
+        statement = select(changes.c.id, *_COLUMNS).where(changes.c.id > last_id).order_by(changes.c.id).limit(limit)
+        rows = (await self._session.execute(statement)).tuples()
+        names = [col.name for col in _COLUMNS]
+        return [(row[0], Change(**dict(zip(names, row[1:], strict=True)))) for row in rows]

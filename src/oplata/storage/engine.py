@@ -1,0 +1,179 @@
+"""The database: connections that are set up as the promises need them, and transactions over them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from oplata.errors import DatabaseUnavailable, SettingsError
+from oplata.storage import schema
+from oplata.storage.faults import mapped
+from oplata.storage.session import Session
+from oplata.storage.unit_of_work import UnitOfWork
+
+CONNECT_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_S = 30
+LOCK_TIMEOUT_S = 10
+
+_POSTGRES_SETTINGS = {
+    "application_name": "oplata",
+    # A commit that was answered must be on the disk, whatever the server's own default is.
+    "synchronous_commit": "on",
+    "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+    "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+    # A worker that is stopped in the middle of a transaction may not hold its locks for ever.
+    "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_S}s",
+    "timezone": "UTC",
+}
+
+
+class Database:
+    """PostgreSQL (``postgresql://user:password@host/name``) or SQLite (``sqlite:///path``).
+
+    Connections are made when they are first needed, and made anew after they were lost. ``pool_size`` bounds how many
+    there are; whoever needs one more waits, at most ``CONNECT_TIMEOUT_S``.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self._url = parse_url(url)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._pool_size = pool_size
+        self._engine: AsyncEngine | None = None
+        # SQLite has one writer. Within a process the writers queue here in turn, not in SQLite's sleeping retries.
+        self._writer = asyncio.Lock() if self._is_sqlite else contextlib.nullcontext()
+
+    def __repr__(self) -> str:
+        return f"Database({self.name})"
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
+
+    async def start(self) -> None:
+        """Make ready to connect; nothing is connected yet."""
+        if self._engine is None:
+            self._engine = (
+                _sqlite_engine(self._url) if self._is_sqlite else _postgres_engine(self._url, self._pool_size)
+            )
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            await engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def unit_of_work(self, *, read_only: bool = False) -> AsyncIterator[UnitOfWork]:
+        """A transaction that is rolled back unless ``commit`` is called on it.
+
+        Raises ``DatabaseUnavailable``. On SQLite a transaction that writes takes the write lock at its start, since
+        one that asks for it later can only fail; ``read_only`` leaves it.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            if not read_only:
+                await stack.enter_async_context(self._writer)
+            with mapped():
+                connection = await stack.enter_async_context(self._connected())
+                if self._is_sqlite:
+                    await connection.execution_options(oplata_begin="BEGIN" if read_only else "BEGIN IMMEDIATE")
+                await connection.begin()
+            yield UnitOfWork(Session(connection))
+
+    async def migrate(self) -> str:
+        """Bring the tables to this version; says in a sentence what it did. Safe to run from several places at once."""
+        async with self._writer:
+            with mapped():
+                async with self._connected() as connection:
+                    if self._is_sqlite:
+                        await connection.execution_options(oplata_begin="BEGIN IMMEDIATE")
+                    async with connection.begin():
+                        return await connection.run_sync(schema.upgrade)
+
+    async def check(self) -> str:
+        """Say in a sentence that the database works. Raises ``DatabaseUnavailable`` or ``SchemaError``."""
+        with mapped():
+            async with self._connected() as connection:
+                version = "sqlite_version()" if self._is_sqlite else "current_setting('server_version')"
+                server = (await connection.execute(text(f"SELECT {version}"))).scalar_one()
+                revision = await connection.run_sync(schema.check)
+        return f"{'SQLite' if self._is_sqlite else 'PostgreSQL'} {server} at {self.name}, tables at version {revision}"
+
+    async def now_ms(self) -> int:
+        """The database server's own clock."""
+        asked = (
+            "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+            if self._is_sqlite
+            else "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+        )
+        with mapped():
+            async with self._connected() as connection:
+                return int((await connection.execute(text(asked))).scalar_one())
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            raise DatabaseUnavailable("the database was not started, or was stopped")
+        async with self._engine.connect() as connection:
+            yield connection
+
+
+def parse_url(url: str) -> URL:
+    """The URL as our drivers want it. Raises ``SettingsError``, which does not repeat the URL: it has a password."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError("the database URL is not a URL such as postgresql://user:password@host/name") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise SettingsError("the database URL names no file; use sqlite:///oplata.db")
+        return parsed.set(drivername="sqlite+aiosqlite")
+    if backend in ("postgresql", "postgres"):
+        query = dict(parsed.query)
+        if "sslmode" in query:  # libpq's name for what asyncpg calls ssl
+            query["ssl"] = query.pop("sslmode")
+        return parsed.set(drivername="postgresql+asyncpg", query=query)
+    raise SettingsError(f"the database URL begins with {backend!r}; use sqlite:/// or postgresql://")
+
+
+def _postgres_engine(url: URL, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": STATEMENT_TIMEOUT_S + 5,
+            "server_settings": _POSTGRES_SETTINGS,
+        },
+    )
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=CONNECT_TIMEOUT_S)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _record: object) -> None:
+        # The driver would begin transactions of its own, too late for us: `begin` below does it.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={LOCK_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("oplata_begin", "BEGIN"))
+
+    return engine

@@ -1,0 +1,98 @@
+"""Orders: what the shop registered, and what the payments made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from sqlalchemy import select, tuple_, update
+
+from oplata.domain.status import OrderStatus
+from oplata.storage.session import Session
+from oplata.storage.tables import orders
+
+_NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_at_ms, orders.c.updated_at_ms)
+_STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
+_ALL = tuple(orders.c)
+
+
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as it is stored. ``amount_kopecks`` is None while payments name it and the shop has not."""
+
+    order_id: str
+    amount_kopecks: int | None
+    status: str
+    review: str | None
+    version: int
+    registered_at_ms: int | None
+    created_at_ms: int
+    updated_at_ms: int
+
+
+class Orders:
+    """Reads and writes ``orders``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def lock(self, order_ids: Sequence[str], at_ms: int) -> dict[str, OrderRow]:
+        """Hold these orders until the transaction ends; one that is not known yet gets a row without an amount.
+
+        That row is what a registration and a callback, at the same moment, meet at: without it each would miss the
+        other. ``order_ids`` are distinct and ascending.
+        """
+        given = self._session.source(_NEW)
+        fresh = (
+            self._session.insert(orders)
+            .from_select(list(given.c.keys()), self._session.every(given))
+            .on_conflict_do_nothing(index_elements=[orders.c.order_id])
+        )
+        rows = [(order_id, OrderStatus.UNREGISTERED.value, 0, at_ms, at_ms) for order_id in order_ids]
+        await self._session.execute(fresh, self._session.bind(_NEW, rows))
+        wanted = self._session.source((orders.c.order_id,))
+        held = (
+            select(*_ALL)
+            .join(wanted, orders.c.order_id == wanted.c.order_id)
+            .order_by(orders.c.order_id)
+            .with_for_update(of=orders)
+        )
+        bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
+        return {row["order_id"]: OrderRow(**row) for row in (await self._session.execute(held, bound)).mappings()}
+
+    async def register(self, order_id: str, amount_kopecks: int, at_ms: int) -> None:
+        """Give a locked order that has no amount its amount."""
+        await self._session.execute(
+            update(orders)
+            .where(orders.c.order_id == order_id, orders.c.amount_kopecks.is_(None))
+            .values(amount_kopecks=amount_kopecks, registered_at_ms=at_ms, updated_at_ms=at_ms)
+        )
+
+    async def save(self, changed: Mapping[str, OrderRow]) -> None:
+        """Store status, review, version and time of locked orders."""
+        if not changed:
+            return
+        given = self._session.source(_STATE)
+        statement = (
+            update(orders)
+            .values({col.name: given.c[col.name] for col in _STATE[1:]})
+            .where(orders.c.order_id == given.c.order_id)
+        )
+        rows = [
+            (row.order_id, row.status, row.review, row.version, row.updated_at_ms) for _, row in sorted(changed.items())
+        ]
+        await self._session.execute(statement, self._session.bind(_STATE, rows))
+
+    async def get(self, order_id: str) -> OrderRow | None:
+        """The order, also one that only payments name; or None."""
+        rows = await self._session.execute(select(*_ALL).where(orders.c.order_id == order_id))
+        return next((OrderRow(**row) for row in rows.mappings()), None)
+
+    async def newest(self, *, status: str | None, limit: int, after: OrderRow | None) -> list[OrderRow]:
+        """Orders by time of creation, newest first; ``after`` is the last one of the page before."""
+        place = tuple_(orders.c.created_at_ms, orders.c.order_id)
+        statement = select(*_ALL).order_by(orders.c.created_at_ms.desc(), orders.c.order_id.desc()).limit(limit)
+        if status is not None:
+            statement = statement.where(orders.c.status == status)
+        if after is not None:
+            statement = statement.where(place < (after.created_at_ms, after.order_id))
+        return [OrderRow(**row) for row in (await self._session.execute(statement)).mappings()]

@@ -1,0 +1,98 @@
+"""Payments: the joined evidence of each, and what follows from it in columns that can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from sqlalchemy import and_, select, update
+
+from oplata.domain.payment import Evidence, Payment, conclude
+from oplata.storage.session import Session
+from oplata.storage.tables import payments
+
+PaymentKey = tuple[str, str]
+"""Terminal key and payment id."""
+
+_KEY = (payments.c.terminal_key, payments.c.payment_id)
+_NEW = (*_KEY, payments.c.status, payments.c.evidence, payments.c.created_at_ms, payments.c.updated_at_ms)
+_STATE = (
+    *_KEY,
+    payments.c.order_id,
+    payments.c.status,
+    payments.c.amount_kopecks,
+    payments.c.review,
+    payments.c.evidence,
+    payments.c.updated_at_ms,
+)
+
+
+class Payments:
+    """Reads and writes ``payments``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def lock(self, keys: Sequence[PaymentKey], at_ms: int) -> dict[PaymentKey, Evidence]:
+        """Hold these payments until the transaction ends, and return their evidence; new ones start with none.
+
+        ``keys`` are distinct and ascending: whoever locks several locks them in one order, so nobody deadlocks.
+        """
+        given = self._session.source(_NEW)
+        fresh = (
+            self._session.insert(payments)
+            .from_select(list(given.c.keys()), self._session.every(given))
+            .on_conflict_do_nothing(index_elements=list(_KEY))
+        )
+        nothing = _encode(Evidence())
+        await self._session.execute(
+            fresh, self._session.bind(_NEW, [(*key, "NEW", nothing, at_ms, at_ms) for key in keys])
+        )
+        wanted = self._session.source(_KEY)
+        held = (
+            select(*_KEY, payments.c.evidence)
+            .join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
+            .order_by(*_KEY)
+            .with_for_update(of=payments)
+        )
+        rows = await self._session.execute(held, self._session.bind(_KEY, keys))
+        return {(row.terminal_key, row.payment_id): _decode(row.evidence) for row in rows}
+
+    async def save(self, evidence: Mapping[PaymentKey, Evidence], at_ms: int) -> None:
+        """Store the evidence of payments that are locked, and all that follows from it."""
+        rows = [(*key, *_columns(evidence[key]), at_ms) for key in sorted(evidence)]
+        given = self._session.source(_STATE)
+        statement = (
+            update(payments)
+            .values({col.name: given.c[col.name] for col in _STATE[len(_KEY) :]})
+            .where(and_(*(col == given.c[col.name] for col in _KEY)))
+        )
+        await self._session.execute(statement, self._session.bind(_STATE, rows))
+
+    async def of_orders(self, order_ids: Sequence[str]) -> dict[str, dict[PaymentKey, Payment]]:
+        """The payments that belong to each of these orders; an order without any is absent."""
+        wanted = self._session.source((payments.c.order_id,))
+        statement = (
+            select(*_KEY, payments.c.evidence)
+            .join(wanted, payments.c.order_id == wanted.c.order_id)
+            .order_by(payments.c.order_id, *_KEY)
+        )
+        found: dict[str, dict[PaymentKey, Payment]] = {}
+        bound = self._session.bind((payments.c.order_id,), [(order_id,) for order_id in order_ids])
+        for row in await self._session.execute(statement, bound):
+            payment = conclude(_decode(row.evidence))
+            found.setdefault(str(payment.order_id), {})[row.terminal_key, row.payment_id] = payment
+        return found
+
+
+def _columns(evidence: Evidence) -> tuple[object, ...]:
+    payment = conclude(evidence)
+    return (payment.order_id, payment.status, payment.amount_kopecks, payment.review, _encode(evidence))
+
+
+def _encode(evidence: Evidence) -> str:
+    return msgspec.json.encode(evidence).decode()
+
+
+def _decode(text: str) -> Evidence:
+    return msgspec.json.decode(text, type=Evidence)

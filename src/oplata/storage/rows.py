@@ -1,0 +1,71 @@
+"""A batch of rows as one FROM clause and one set of parameters, so that a statement works on any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    FromClause,
+    LargeBinary,
+    Select,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    type_coerce,
+)
+from sqlalchemy.sql.elements import ColumnElement
+
+_NAME = "input"
+
+
+def source(dialect: str, columns: Sequence[Column[Any]]) -> FromClause:
+    """A relation called ``input`` with these columns, fed by ``bind``; its rows keep the order they were bound in.
+
+    PostgreSQL unnests one array per column. SQLite walks one JSON text, since it has neither arrays nor a way to
+    return rows from a statement that is executed many times.
+    """
+    return _unnested(columns) if dialect == "postgresql" else _walked(columns).subquery(_NAME)
+
+
+def bind(dialect: str, columns: Sequence[Column[Any]], rows: Iterable[Sequence[object]]) -> dict[str, object]:
+    """The parameters that put these rows, each in the order of the columns, into ``source``.
+
+    Bytes must be UTF-8 text: what is verified always is.
+    """
+    listed = list(rows)
+    if dialect == "postgresql":
+        turned = zip(*listed, strict=True) if listed else ((),) * len(columns)
+        return {_parameter(col): list(values) for col, values in zip(columns, turned, strict=True)}
+    return {f"{_NAME}_rows": msgspec.json.encode([[_plain(value) for value in row] for row in listed]).decode()}
+
+
+def _parameter(col: Column[Any]) -> str:
+    return f"{_NAME}_{col.name}"
+
+
+def _unnested(columns: Sequence[Column[Any]]) -> FromClause:
+    arrays = [bindparam(_parameter(col), type_=ARRAY(col.type)) for col in columns]
+    named = [column(col.name, col.type) for col in columns]
+    return func.unnest(*arrays).table_valued(*named, name=_NAME).render_derived(name=_NAME)
+
+
+def _walked(columns: Sequence[Column[Any]]) -> Select[Any]:
+    each = func.json_each(bindparam(f"{_NAME}_rows")).table_valued("key", "value", name="each")
+    return select(*[_cell(each.c.value, place, col) for place, col in enumerate(columns)]).order_by(each.c.key)
+
+
+def _cell(row: ColumnElement[Any], place: int, col: Column[Any]) -> ColumnElement[Any]:
+    cell = func.json_extract(row, f"$[{place}]")
+    if isinstance(col.type, LargeBinary):
+        return cast(cell, LargeBinary).label(col.name)
+    return type_coerce(cell, col.type).label(col.name)
+
+
+def _plain(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,60 @@
+"""One transaction's connection, and the few words in which PostgreSQL and SQLite differ while it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, CursorResult, Executable, FromClause, Select, Table, func, select, text, true
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.elements import ColumnElement
+
+from oplata.storage import rows
+from oplata.storage.faults import mapped
+
+CHANGE_LOG_LOCK = 0x6F706C617461
+"""The key of the advisory lock that orders the change log: the letters of oplata."""
+
+
+class Session:
+    """Runs statements inside one transaction, and raises only our own exceptions."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._dialect = connection.dialect.name
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> CursorResult[Any]:
+        """Run one statement. Raises the errors of the storage room."""
+        with mapped():
+            return await self._connection.execute(statement, parameters)
+
+    async def commit(self) -> None:
+        """Commit the transaction."""
+        with mapped():
+            await self._connection.commit()
+
+    def source(self, columns: Sequence[Column[Any]]) -> FromClause:
+        """A batch of rows as a relation."""
+        return rows.source(self._dialect, columns)
+
+    def bind(self, columns: Sequence[Column[Any]], given: Iterable[Sequence[object]]) -> dict[str, object]:
+        """The parameters that fill ``source``."""
+        return rows.bind(self._dialect, columns, given)
+
+    def every(self, given: FromClause) -> Select[Any]:
+        """All of a relation, to insert from. SQLite needs the WHERE: without it, ON CONFLICT reads as a join's ON."""
+        return select(given).where(true()) if self._dialect == "postgresql" else select(given).where(text("true"))
+
+    def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that knows ON CONFLICT."""
+        return postgresql.insert(table) if self._dialect == "postgresql" else sqlite.insert(table)
+
+    def greatest(self, left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The larger of two values."""
+        return func.greatest(left, right) if self._dialect == "postgresql" else func.max(left, right)
+
+    async def lock_change_log(self) -> None:
+        """Be the only one to append changes until this transaction ends. SQLite has one writer as it is."""
+        if self._dialect == "postgresql":
+            await self.execute(select(func.pg_advisory_xact_lock(CHANGE_LOG_LOCK)))

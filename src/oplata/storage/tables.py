@@ -1,0 +1,111 @@
+"""The tables, for both databases. ``migrations/`` creates them; a test holds the two against each other.
+
+Times are milliseconds since the Unix epoch, amounts are kopecks, JSON is kept as text that only we read. There are no
+foreign keys: the lock order (archive, event, payment, order, change) is the design, and a key would add locks to it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy.dialects import postgresql
+
+# Ids and digests compare byte by byte in every database, whatever the language of the server.
+_Id = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
+# SQLite numbers its rows by itself only in a column of exactly the type INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("digest", _Id, primary_key=True, comment="the event's digest"),
+    Column("body", LargeBinary, nullable=False, comment="the bytes that arrived first"),
+    Column("content_type", String, nullable=False),
+    Column("source", String, comment="the network address it first came from"),
+    Column("first_seen_at_ms", BigInteger, nullable=False),
+    Column("last_seen_at_ms", BigInteger, nullable=False),
+    Column("times_seen", BigInteger, nullable=False, comment="deliveries, the broker's own repeats included"),
+    Index("callbacks_first_seen", "first_seen_at_ms"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("digest", _Id, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("terminal_key", _Id, nullable=False),
+    Column("payment_id", _Id),
+    Column("order_id", _Id),
+    Column("status", String, nullable=False),
+    Column("success", Boolean),
+    Column("amount_kopecks", BigInteger),
+    Column("details", Text, nullable=False, comment="JSON: every other scalar that arrived, as text"),
+    Column("recorded_at_ms", BigInteger, nullable=False),
+    Index("events_payment", "terminal_key", "payment_id"),
+    Index("events_order", "order_id"),
+)
+
+payments = Table(
+    "payments",
+    metadata,
+    Column("terminal_key", _Id, primary_key=True),
+    Column("payment_id", _Id, primary_key=True),
+    Column("order_id", _Id),
+    Column("status", String, nullable=False),
+    Column("amount_kopecks", BigInteger),
+    Column("review", Text),
+    Column("evidence", Text, nullable=False, comment="JSON: the joined evidence, from which all else follows"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Index("payments_order", "order_id"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", _Id, primary_key=True),
+    Column("amount_kopecks", BigInteger, comment="null while payments name the order and the shop has not"),
+    Column("status", String, nullable=False),
+    Column("review", Text),
+    Column("version", BigInteger, nullable=False, comment="how many changes were told of it"),
+    Column("registered_at_ms", BigInteger),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Index("orders_created", "created_at_ms", "order_id"),
+    Index("orders_status_created", "status", "created_at_ms", "order_id"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True, comment="rises in the order of the commits"),
+    Column("order_id", _Id, nullable=False),
+    Column("version", BigInteger, nullable=False, comment="the order's version after this change"),
+    Column("status", String, nullable=False),
+    Column("previous_status", String),
+    Column("amount_kopecks", BigInteger),
+    Column("review", Text),
+    Column("changed_at_ms", BigInteger, nullable=False),
+    Index("changes_order", "order_id", "version", unique=True),
+    sqlite_autoincrement=True,
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("fingerprint", _Id, nullable=False, unique=True, comment="digest of reason and body: one row per poison"),
+    Column("reason", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("content_type", String, nullable=False),
+    Column("headers", Text, nullable=False, comment="JSON"),
+    Column("terminal_key", _Id),
+    Column("order_id", _Id),
+    Column("first_seen_at_ms", BigInteger, nullable=False),
+    Column("last_seen_at_ms", BigInteger, nullable=False),
+    Column("times_seen", BigInteger, nullable=False),
+    Index("dead_letters_last_seen", "last_seen_at_ms"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,28 @@
+"""One transaction over all tables: what is not committed by name is rolled back."""
+
+from __future__ import annotations
+
+from oplata.storage.archive import Archive
+from oplata.storage.changes import ChangeLog
+from oplata.storage.dead_letters import DeadLetters
+from oplata.storage.events import EventStore
+from oplata.storage.orders import Orders
+from oplata.storage.payments import Payments
+from oplata.storage.session import Session
+
+
+class UnitOfWork:
+    """The tables as one transaction sees them. Made by ``Database.unit_of_work()``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.archive = Archive(session)
+        self.events = EventStore(session)
+        self.payments = Payments(session)
+        self.orders = Orders(session)
+        self.changes = ChangeLog(session)
+        self.dead_letters = DeadLetters(session)
+
+    async def commit(self) -> None:
+        """Make it lasting. When this raises ``DatabaseUnavailable``, it may have been made lasting all the same."""
+        await self._session.commit()

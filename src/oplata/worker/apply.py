@@ -1,0 +1,92 @@
+"""One unit of work: a batch of genuine callbacks becomes events, payments, orders and changes, all or nothing.
+
+Only this file advances a payment. Whatever is locked is locked in one order: archive, event, payment, order, change
+log, each by ascending key; so workers that meet wait for one another, and never in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from oplata.domain.events import Event
+from oplata.domain.payment import Evidence, evidence_of, join, moves_payment
+from oplata.domain.status import PAYMENT_STATUSES
+from oplata.storage.archive import ArchivedCallback
+from oplata.storage.changes import Change
+from oplata.storage.payments import PaymentKey
+from oplata.storage.unit_of_work import UnitOfWork
+from oplata.storage.verdicts import reach_verdicts
+from oplata.worker.batch import Work
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch came to: ``fresh`` events, ``repeats`` of known ones, and the orders that changed.
+
+    ``unknown_statuses`` are words of the bank that the table of statuses does not have; they were kept, and moved
+    nothing.
+    """
+
+    fresh: int
+    repeats: int
+    changes: Sequence[Change]
+    unknown_statuses: frozenset[str]
+
+
+async def apply(uow: UnitOfWork, works: Sequence[Work], at_ms: int) -> Applied:
+    """Apply a batch inside the caller's transaction, which the caller commits. Raises the errors of storage."""
+    archived, told = _archived(works), {work.event.digest: work.event for work in works}
+    await uow.archive.keep(archived)
+    fresh = await uow.events.record([told[digest] for digest in sorted(told)], at_ms)
+    news = [told[digest] for digest in sorted(fresh)]
+    touched = await _advance(uow, [event for event in news if moves_payment(event)], at_ms)
+    changes = await reach_verdicts(uow, touched, at_ms)
+    return Applied(
+        fresh=len(fresh),
+        repeats=len(works) - len(fresh),
+        changes=changes,
+        unknown_statuses=frozenset(_unknown_statuses(news)),
+    )
+
+
+async def _advance(uow: UnitOfWork, news: Sequence[Event], at_ms: int) -> frozenset[str]:
+    """Join what is new into the payments' evidence; returns the orders that have to be judged again."""
+    by_payment: dict[PaymentKey, Evidence] = {}
+    for event in news:
+        key = (event.terminal_key, event.payment_id or "")
+        by_payment[key] = join(by_payment.get(key, Evidence()), evidence_of(event))
+    if not by_payment:
+        return frozenset()
+    known = await uow.payments.lock(sorted(by_payment), at_ms)
+    joined = {key: join(known[key], evidence) for key, evidence in by_payment.items()}
+    await uow.payments.save(joined, at_ms)
+    return frozenset(order_id for evidence in joined.values() for order_id in evidence.orders)
+
+
+def _archived(works: Sequence[Work]) -> list[ArchivedCallback]:
+    """One row per distinct callback, in ascending order of the digests."""
+    rows: dict[str, ArchivedCallback] = {}
+    for work in works:
+        row, at_ms = rows.get(work.event.digest), work.received_at_ms
+        if row is None:
+            row = ArchivedCallback(
+                digest=work.event.digest,
+                body=work.delivery.envelope.body,
+                content_type=work.delivery.envelope.content_type,
+                source=work.source,
+                first_seen_at_ms=at_ms,
+                last_seen_at_ms=at_ms,
+                times_seen=0,
+            )
+        rows[work.event.digest] = msgspec.structs.replace(
+            row,
+            first_seen_at_ms=min(row.first_seen_at_ms, at_ms),
+            last_seen_at_ms=max(row.last_seen_at_ms, at_ms),
+            times_seen=row.times_seen + 1,
+        )
+    return [rows[digest] for digest in sorted(rows)]
+
+
+def _unknown_statuses(news: Iterable[Event]) -> Iterable[str]:
+    return (event.status for event in news if event.kind == "payment" and event.status not in PAYMENT_STATUSES)
