@@ -1,0 +1,232 @@
+"""One callback of the bank: read it, verify it, make it durable, and only then say OK."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import traceback
+from collections.abc import Callable
+from uuid import uuid4
+
+import msgspec
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from oplata.bank.keyring import Keyring
+from oplata.bank.notification import parse
+from oplata.errors import BadNotification, NotAuthentic, NotConfirmed, Overloaded, QueueUnavailable
+from oplata.ingest import answer
+from oplata.ingest.answer import Answer
+from oplata.ingest.networks import Gate, Source
+from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
+from oplata.queue.base import Publisher
+from oplata.queue.envelope import FORM, JSON, RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope
+
+CONFIRM_GRACE_S = 0.5
+"""The publisher keeps the limit itself; this much later we stop waiting for it, in any case before the bank does."""
+
+MAX_CAUSES = 4
+
+_log = structlog.get_logger("oplata.ingest")
+_TERMINAL_KEY = re.compile(r"[A-Za-z0-9_.-]{1,20}", re.ASCII)
+_OURS = frozenset({Outcome.OVERLOADED, Outcome.UNCONFIRMED, Outcome.UNAVAILABLE, Outcome.STOPPED})
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a callback may take. The bank gives up after 10 s, and the buyer waits as long as it does."""
+
+    body_bytes: int = 64 * 1024
+    body_s: float = 5.0
+    confirm_s: float = 8.0
+
+
+def now_ms() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def new_message_id() -> str:
+    """A message id that nobody else has."""
+    return uuid4().hex
+
+
+class Callback:
+    """An ASGI application for HTTP requests that takes the bank's callbacks at whatever path it is put.
+
+    It owns no task and no state but its counters, so any number of requests may run through it at the same time; what
+    is in flight is bounded by the publisher. It never raises: what nobody foresaw is logged, and answered 503.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        keyring: Keyring,
+        *,
+        gate: Gate | None = None,
+        limits: Limits | None = None,
+        now_ms: Callable[[], int] = now_ms,
+        new_message_id: Callable[[], str] = new_message_id,
+        lines: LineLimit | None = None,
+    ) -> None:
+        self.outcomes = Outcomes()
+        self._publisher = publisher
+        self._keyring = keyring
+        self._gate = gate or Gate()
+        self._limits = limits or Limits()
+        self._now_ms = now_ms
+        self._new_message_id = new_message_id
+        self._lines = lines or LineLimit()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        client = scope.get("client")
+        source = self._gate.judge(client[0] if client else "", scope["headers"])
+        try:
+            reply = await self._decide(scope, source, receive)
+        except asyncio.CancelledError:
+            # The shutdown's patience is over. Whether the callback is queued is open; the bank will come again.
+            self._note(answer.STOPPING, source)
+            await answer.STOPPING.send(send)
+            raise
+        except Exception as error:
+            self._note_surprise(error, source)
+            await answer.FAILED.send(send)
+            return
+        if reply is None:
+            self.outcomes.count(Outcome.DISCONNECTED)
+            return
+        self._note(reply, source)
+        await reply.send(send)
+
+    async def _decide(self, scope: Scope, source: Source, receive: Receive) -> Answer | None:
+        """The answer, or ``None`` when there is nobody left to hear it."""
+        if not source.welcome:
+            return answer.WRONG_NETWORK
+        content_type, refused = read_head(scope, self._limits.body_bytes)
+        if refused is not None:
+            return refused
+        body: bytes | Answer | None = None
+        try:
+            async with asyncio.timeout(self._limits.body_s) as limit:
+                body = await read_body(receive, self._limits.body_bytes)
+                if not isinstance(body, bytes):
+                    return body
+                refused = self._verify(body, content_type)
+                if refused is not None:
+                    return refused
+                wait_s = self._limits.confirm_s + CONFIRM_GRACE_S
+                limit.reschedule(asyncio.get_running_loop().time() + wait_s)
+                return await self._publish(self._envelope(body, content_type, source))
+        except TimeoutError:
+            return answer.TOO_SLOW if body is None else answer.UNCONFIRMED
+
+    def _verify(self, body: bytes, content_type: str) -> Answer | None:
+        try:
+            notification = parse(body, content_type)
+        except BadNotification as error:
+            return answer.malformed(str(error))
+        try:
+            self._keyring.verify(notification)
+        except NotAuthentic:
+            return msgspec.structs.replace(answer.NOT_AUTHENTIC, terminal_key=notification.terminal_key)
+        return None
+
+    def _envelope(self, body: bytes, content_type: str, source: Source) -> Envelope:
+        return Envelope(
+            body=body,
+            message_id=self._new_message_id(),
+            content_type=content_type,
+            headers={RECEIVED_AT_HEADER: self._now_ms(), SOURCE_HEADER: source.address},
+        )
+
+    async def _publish(self, envelope: Envelope) -> Answer:
+        try:
+            await self._publisher.publish(envelope, timeout_s=self._limits.confirm_s)
+        except Overloaded:
+            return answer.OVERLOADED
+        except NotConfirmed:
+            return answer.UNCONFIRMED
+        except QueueUnavailable:
+            return answer.UNAVAILABLE
+        return answer.OK
+
+    def _note(self, reply: Answer, source: Source) -> None:
+        self.outcomes.count(reply.outcome)
+        if reply.outcome is Outcome.ACCEPTED:
+            return
+        suppressed = self._lines.admit()
+        if suppressed is None:
+            return
+        write = _log.warning if reply.outcome in _OURS else _log.info
+        write(
+            "A callback was refused.",
+            action="callback_refused",
+            outcome=str(reply.outcome),
+            status=reply.status,
+            reason=reply.reason,
+            terminal_key=reply.terminal_key if _TERMINAL_KEY.fullmatch(reply.terminal_key) else None,
+            source=source.address,
+            suppressed=suppressed,
+        )
+
+    def _note_surprise(self, error: Exception, source: Source) -> None:
+        self.outcomes.count(Outcome.FAILED)
+        suppressed = self._lines.admit()
+        if suppressed is not None:
+            _log.error(
+                "A callback failed in a way that nobody foresaw.",
+                action="callback_failed",
+                source=source.address,
+                traceback=describe(error),
+                suppressed=suppressed,
+            )
+
+
+def read_head(scope: Scope, most_bytes: int) -> tuple[str, Answer | None]:
+    """The body's content type, and the refusal when the request's head alone deserves one."""
+    if scope["method"] != "POST":
+        return JSON, answer.WRONG_METHOD
+    content_type = JSON
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            if value.partition(b";")[0].strip().lower() == FORM.encode():
+                content_type = FORM
+        elif name == b"content-length":
+            if _declares_more(value, most_bytes):
+                return content_type, answer.TOO_LONG
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return content_type, answer.ENCODED
+    return content_type, None
+
+
+def _declares_more(length: bytes, most_bytes: int) -> bool:
+    # What is not a number is not trusted to be one: the bytes that arrive are counted in any case.
+    return length.isdigit() and (len(length) > 18 or int(length) > most_bytes)
+
+
+async def read_body(receive: Receive, most_bytes: int) -> bytes | Answer | None:
+    """The whole body, the refusal of one that is too long, or ``None`` when the client hung up before its end."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > most_bytes:
+            return answer.TOO_LONG
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def describe(error: BaseException) -> str:
+    """Where an error was raised and of which type it and its causes are.
+
+    Never what they say: the message of an error that nobody foresaw may hold the body, and so may its variables.
+    """
+    told: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(told) < MAX_CAUSES:
+        told.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
+        cause = cause.__cause__ or cause.__context__
+    return "\n".join(told)

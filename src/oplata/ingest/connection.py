@@ -1,0 +1,94 @@
+"""One HTTP connection, with the limits that uvicorn leaves to a proxy in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from oplata.ingest import answer
+
+MAX_AROUND_BYTES = 64 * 1024
+"""The most that one request may have beside its body: its line, headers, chunk sizes and trailers."""
+
+MAX_PIPELINED = 64
+"""How many requests may wait behind one that is being answered. More come only from someone who wishes us ill."""
+
+HEAD_TIMEOUT_S = 10.0
+"""How long a new connection, or the headers of a further request on it, may take."""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, which by itself waits for ever for headers, and keeps any number of bytes of them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._around_bytes = 0
+        self._head_complete = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._around_bytes += len(data)
+        super().data_received(data)
+        if self._head_complete:
+            self._disarm()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+        if self._around_bytes > MAX_AROUND_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise OverflowError("too many pipelined requests")
+        self._around_bytes = 0
+        self._head_complete = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_complete = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._around_bytes -= len(body)
+        super().on_body(body)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # uvicorn's own answer beyond its limit on connections does not say when to come again.
+        super()._start_asgi_task(cycle, _overloaded if app is service_unavailable else app)
+
+    def _refuse_head(self) -> None:
+        if self._answering():
+            # An answer in the midst of another one would be neither.
+            self.transport.abort()
+        else:
+            self.send_400_response("The headers are too long.")
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._answering():
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+        else:
+            self.transport.close()
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+async def _overloaded(_: Scope, __: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    await answer.CROWDED.send(send)  # type: ignore[arg-type]  # Starlette and uvicorn name the same callable twice

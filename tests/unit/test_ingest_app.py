@@ -1,0 +1,119 @@
+"""The application around the callback: its life, its sentences, and the server's limits."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from oplata.bank.keyring import Keyring
+from oplata.errors import SettingsError
+from oplata.ingest.app import CALLBACK_PATH, create_app
+from oplata.ingest.callback import CONFIRM_GRACE_S, Callback, Limits
+from oplata.ingest.server import DRAIN_S, uvicorn_config
+from oplata.queue.envelope import Envelope
+
+pytestmark = pytest.mark.anyio
+
+
+class Nowhere:
+    async def publish(self, envelope: Envelope, *, timeout_s: float) -> None:
+        raise AssertionError("nothing is published in these tests")
+
+
+CALLBACK = Callback(Nowhere(), Keyring({"terminal": ["password"]}))
+
+
+class Part:
+    """Something that starts and stops, and writes down when it did; it may refuse to."""
+
+    def __init__(self, name: str, journal: list[str], *, fails_to: str = "") -> None:
+        self._name, self._journal, self._fails_to = name, journal, fails_to
+
+    async def start(self) -> None:
+        await self._do("start")
+
+    async def stop(self) -> None:
+        await self._do("stop")
+
+    async def _do(self, verb: str) -> None:
+        self._journal.append(f"{verb} {self._name}")
+        if verb == self._fails_to:
+            raise RuntimeError(f"{self._name} cannot {verb}")
+
+
+def app_of(*parts: Part) -> Starlette:
+    return create_app(CALLBACK, on_start=[part.start for part in parts], on_stop=[part.stop for part in parts])
+
+
+async def test_parts_start_in_order_and_stop_in_reverse() -> None:
+    journal: list[str] = []
+    app = app_of(Part("queue", journal), Part("worker", journal))
+
+    async with app.router.lifespan_context(app):
+        journal.append("serve")
+
+    assert journal == ["start queue", "start worker", "serve", "stop worker", "stop queue"]
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+async def test_a_part_that_fails_keeps_no_other_from_stopping(verb: str) -> None:
+    journal: list[str] = []
+    app = app_of(Part("queue", journal), Part("worker", journal, fails_to=verb))
+
+    with pytest.raises(RuntimeError, match=f"worker cannot {verb}"):
+        async with app.router.lifespan_context(app):
+            pass
+
+    assert journal == ["start queue", "start worker", "stop worker", "stop queue"]
+
+
+@pytest.mark.parametrize("path", ["", "api", "/a b", "/{name}", "/a?b", "/a#b", "/%41", "/оплата"])
+def test_a_path_that_cannot_be_one_is_refused(path: str) -> None:
+    with pytest.raises(SettingsError, match="to be plain"):
+        create_app(CALLBACK, path=path)
+
+
+async def test_other_routes_stand_beside_the_callback_and_refuse_in_sentences() -> None:
+    async def health(_: Request) -> Response:
+        return PlainTextResponse("well")
+
+    app = create_app(CALLBACK, path="/pay", routes=[Route("/health", health)])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+        assert (await client.get("/health")).text == "well"
+        refused = await client.post("/health")
+        missing = await client.post("/pay/")
+        malformed = await client.post("/pay")
+
+    assert (refused.status_code, refused.json()) == (405, {"error": "this address does not take this method"})
+    assert "GET" in refused.headers["allow"]
+    assert (missing.status_code, missing.json()) == (404, {"error": "there is nothing at this address"})
+    assert malformed.status_code == 400
+
+
+async def test_a_middleware_that_was_added_sees_the_callback_too() -> None:
+    async def mark(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers["x-seen"] = "yes"
+        return response
+
+    app = create_app(CALLBACK)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=mark)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+        answer = await client.post(CALLBACK_PATH, content=b"[]")
+
+    assert (answer.status_code, answer.headers["x-seen"]) == (400, "yes")
+
+
+def test_the_server_takes_nothing_on_trust_and_waits_for_what_is_in_flight() -> None:
+    config = uvicorn_config(create_app(CALLBACK), "127.0.0.1", 0)
+
+    assert (config.proxy_headers, config.server_header, config.access_log) == (False, False, False)
+    assert (config.backlog, config.limit_concurrency) == (2048, 2000)
+    assert config.timeout_graceful_shutdown == DRAIN_S
+    assert Limits().body_s + Limits().confirm_s + CONFIRM_GRACE_S < DRAIN_S
+    assert Limits().confirm_s + CONFIRM_GRACE_S < 10
