@@ -1,0 +1,62 @@
+# Needs Python 3.11 or newer and make. `make demo` shows the program; `make test` proves it, and brings its own services.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install demo test lint format lock services services-stop clean
+.DEFAULT_GOAL := help
+
+help:  ## Show what can be made.
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## Make .venv with everything in it, as requirements.lock says. PYTHON=... chooses the interpreter.
+
+demo: $(STAMP)  ## Run the whole program in one process, bank included. ARGS="--orders 200" stops by itself.
+	$(BIN)/oplata demo $(ARGS)
+
+test: $(STAMP) lint  ## Lint, get RabbitMQ, PostgreSQL and Node, and run every test. ARGS=... goes to pytest.
+	$(BIN)/python -m tests.services install
+	$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP)  ## Check style, types and the direction of imports.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Mend the style where that can be done by itself.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(STAMP)  ## Write requirements.lock anew after a change in pyproject.toml. ARGS=--upgrade takes the newest.
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --quiet -o requirements.lock $(ARGS)
+
+services: $(STAMP)  ## Leave RabbitMQ and PostgreSQL running for many test runs, and print where they are.
+	@$(BIN)/python -m tests.services start
+
+services-stop: $(STAMP)  ## Stop them and delete their data.
+	@$(BIN)/python -m tests.services stop
+
+clean:  ## Stop the services and delete what was made.
+	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services stop; fi
+	rm -rf .venv .services .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis dist build
+	rm -rf tests/node/node_modules
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# pip is what venv makes last, so a .venv that was cut short is made again.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "oplata needs Python 3.11 or newer, and\
+	 $(PYTHON) is `$(PYTHON) --version 2>&1`. Name another one: make install PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments.\
+	 On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+
+# pip fetches uv alone, with the hashes that the lock has for it; uv fetches the rest, in a tenth of the time.
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/pip
+	@awk '/^[^ ]/ {wanted = /^uv==/} wanted' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
