@@ -40,13 +40,15 @@ _HOMES = {
 """Where the names live that are not in ``errors``."""
 
 
-def __getattr__(name: str) -> object:
-    # Imported when first asked for: `oplata --help` must not wait for a database driver.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # A type checker that saw this would take every misspelt name for one of ours.
 
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    def __getattr__(name: str) -> object:
+        # Imported when first asked for: `oplata --help` must not wait for a database driver.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

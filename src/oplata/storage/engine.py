@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
 LOCK_TIMEOUT_S = 10
 
+_POSTGRES_PARAMETERS = frozenset({"host", "port", "ssl", "sslmode", "target_session_attrs"})
+_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 _POSTGRES_SETTINGS = {
     "application_name": "oplata",
     # A commit that was answered must be on the disk, whatever the server's own default is.
@@ -38,13 +40,15 @@ class Database:
     """PostgreSQL (``postgresql://user:password@host/name``) or SQLite (``sqlite:///path``).
 
     Connections are made when they are first needed, and made anew after they were lost. ``pool_size`` bounds how many
-    there are; whoever needs one more waits, at most ``CONNECT_TIMEOUT_S``.
+    there are; whoever needs one more waits, at most ``CONNECT_TIMEOUT_S``. ``connect`` makes SQLite's connections in
+    place of aiosqlite, for a simulation that owns every step.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    def __init__(self, url: str, *, pool_size: int = 5, connect: Callable[..., Awaitable[Any]] | None = None) -> None:
         self._url = parse_url(url)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._pool_size = pool_size
+        self._connect = connect
         self._engine: AsyncEngine | None = None
         # SQLite has one writer. Within a process the writers queue here in turn, not in SQLite's sleeping retries.
         self._writer = asyncio.Lock() if self._is_sqlite else contextlib.nullcontext()
@@ -60,9 +64,12 @@ class Database:
     async def start(self) -> None:
         """Make ready to connect; nothing is connected yet."""
         if self._engine is None:
-            self._engine = (
-                _sqlite_engine(self._url) if self._is_sqlite else _postgres_engine(self._url, self._pool_size)
-            )
+            with mapped():
+                self._engine = (
+                    _sqlite_engine(self._url, self._connect)
+                    if self._is_sqlite
+                    else _postgres_engine(self._url, self._pool_size)
+                )
 
     async def stop(self) -> None:
         """Close every connection."""
@@ -71,12 +78,14 @@ class Database:
             await engine.dispose()
 
     @contextlib.asynccontextmanager
-    async def unit_of_work(self, *, read_only: bool = False) -> AsyncIterator[UnitOfWork]:
+    async def unit_of_work(self, *, read_only: bool = False, snapshot: bool = False) -> AsyncIterator[UnitOfWork]:
         """A transaction that is rolled back unless ``commit`` is called on it.
 
         Raises ``DatabaseUnavailable``. On SQLite a transaction that writes takes the write lock at its start, since
-        one that asks for it later can only fail; ``read_only`` leaves it.
+        one that asks for it later can only fail; ``read_only`` leaves it. A ``snapshot`` is read only, and all its
+        statements see the tables as they were at the first one; SQLite's readers always do.
         """
+        read_only = read_only or snapshot
         async with contextlib.AsyncExitStack() as stack:
             if not read_only:
                 await stack.enter_async_context(self._writer)
@@ -84,8 +93,11 @@ class Database:
                 connection = await stack.enter_async_context(self._connected())
                 if self._is_sqlite:
                     await connection.execution_options(oplata_begin="BEGIN" if read_only else "BEGIN IMMEDIATE")
-                await connection.begin()
-            yield UnitOfWork(Session(connection))
+                elif snapshot:
+                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            session = Session(connection)
+            await session.begin()
+            yield UnitOfWork(session)
 
     async def migrate(self) -> str:
         """Bring the tables to this version; says in a sentence what it did. Safe to run from several places at once."""
@@ -135,18 +147,35 @@ def parse_url(url: str) -> URL:
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise SettingsError("the database URL names no file; use sqlite:///oplata.db")
+        _refuse_others(parsed, frozenset())
         return parsed.set(drivername="sqlite+aiosqlite")
     if backend in ("postgresql", "postgres"):
-        query = dict(parsed.query)
-        if "sslmode" in query:  # libpq's name for what asyncpg calls ssl
-            query["ssl"] = query.pop("sslmode")
-        return parsed.set(drivername="postgresql+asyncpg", query=query)
+        return parsed.set(drivername="postgresql+asyncpg", query=_postgres_query(parsed))
     raise SettingsError(f"the database URL begins with {backend!r}; use sqlite:/// or postgresql://")
+
+
+def _postgres_query(url: URL) -> dict[str, str | tuple[str, ...]]:
+    """The URL's parameters as asyncpg knows them."""
+    _refuse_others(url, _POSTGRES_PARAMETERS)
+    query = dict(url.query)
+    if "sslmode" in query:  # libpq's name for what asyncpg calls ssl
+        query["ssl"] = query.pop("sslmode")
+    if query.get("ssl", "prefer") not in _SSL_MODES:
+        raise SettingsError(f"the database URL's sslmode is none of {', '.join(sorted(_SSL_MODES))}")
+    return query
+
+
+def _refuse_others(url: URL, known: frozenset[str]) -> None:
+    """A driver meets a parameter that it does not know only when it connects, and then with a TypeError."""
+    if others := sorted(set(url.query) - known):
+        allowed = f"leave it out; known are {', '.join(sorted(known))}" if known else "leave it out"
+        raise SettingsError(f"the database URL has the parameter {others[0]!r}, which is not known here: {allowed}")
 
 
 def _postgres_engine(url: URL, pool_size: int) -> AsyncEngine:
     return create_async_engine(
         url,
+        hide_parameters=True,  # They are payments, and the text of an exception ends in logs.
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
@@ -159,9 +188,17 @@ def _postgres_engine(url: URL, pool_size: int) -> AsyncEngine:
     )
 
 
-def _sqlite_engine(url: URL) -> AsyncEngine:
+def _sqlite_engine(url: URL, connect: Callable[..., Awaitable[Any]] | None) -> AsyncEngine:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=CONNECT_TIMEOUT_S)
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=4,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        # Called with the driver's arguments, such as the path.
+        connect_args={} if connect is None else {"async_creator_fn": connect},
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _record: object) -> None:

@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from oplata.errors import Contention, DatabaseUnavailable, DataRejected, OplataError, SchemaError
 
 _CONTENTION = frozenset({"40001", "40P01", "55P03", "57014"})
 _SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})
-_DATA_CLASSES = frozenset({"22", "23"})
+# A value may also be too large for a limit of the server, such as that of an index row: class 54.
+_DATA_CLASSES = frozenset({"22", "23", "54"})
 
 
 @contextmanager
@@ -40,10 +42,14 @@ def translate(error: BaseException | None) -> OplataError:
     state = getattr(error, "sqlstate", None) or getattr(inner, "sqlstate", None)
     if isinstance(state, str):
         return _of_state(state, inner)
-    if isinstance(error, UnicodeEncodeError | OverflowError | sqlite3.IntegrityError | sqlite3.DataError):
-        return DataRejected(f"the database refuses a value: {type(error).__name__}")
+    refused = UnicodeEncodeError | OverflowError | sqlite3.IntegrityError | sqlite3.DataError
+    # asyncpg encodes by itself, and its name for a value that it cannot encode has no state.
+    if isinstance(error, refused) or isinstance(inner, asyncpg.exceptions._base.DataError):
+        return DataRejected(f"the database refuses a value: {_kind(inner)}")
     if isinstance(error, sqlite3.OperationalError):
         return _of_sqlite(error)
+    if isinstance(error, sqlite3.DatabaseError):
+        return DatabaseUnavailable(f"the database cannot be used: {error}")
     return DatabaseUnavailable(f"the database cannot be reached: {_kind(inner)}")
 
 

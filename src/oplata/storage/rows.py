@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 _NAME = "input"
+_LARGEST_BITS = 63
 
 
 def source(dialect: str, columns: Sequence[Column[Any]]) -> FromClause:
@@ -68,4 +69,7 @@ def _cell(row: ColumnElement[Any], place: int, col: Column[Any]) -> ColumnElemen
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+        # SQLite would take the JSON number, and keep a rounded one.
+        raise OverflowError
     return value.decode() if isinstance(value, bytes) else value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Column, CursorResult, Executable, FromClause, Select, Table, func, select, text, true
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,6 +13,8 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.storage import rows
 from oplata.storage.faults import mapped
+
+T = TypeVar("T")
 
 CHANGE_LOG_LOCK = 0x6F706C617461
 """The key of the advisory lock that orders the change log: the letters of oplata."""
@@ -27,20 +30,43 @@ class Session:
     async def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> CursorResult[Any]:
         """Run one statement. Raises the errors of the storage room."""
         with mapped():
-            return await self._connection.execute(statement, parameters)
+            return await self._whole(self._connection.execute(statement, parameters))
 
     async def commit(self) -> None:
         """Commit the transaction."""
         with mapped():
-            await self._connection.commit()
+            await self._whole(self._connection.commit())
+
+    async def begin(self) -> None:
+        """Begin the transaction."""
+        with mapped():
+            await self._whole(self._connection.begin())
+
+    async def _whole(self, step: Awaitable[T]) -> T:
+        """Await a step; on SQLite to its end, also when the task is cancelled meanwhile.
+
+        A thread cannot be cancelled: the connection would be given up with its statement half done, and SQLite keeps
+        the write lock of such a connection until the garbage collector comes by. Every step there is short.
+        """
+        if self._dialect == "postgresql":
+            return await step
+        task = asyncio.ensure_future(step)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # Looked at, or asyncio complains that nobody did.
+            raise
 
     def source(self, columns: Sequence[Column[Any]]) -> FromClause:
         """A batch of rows as a relation."""
         return rows.source(self._dialect, columns)
 
     def bind(self, columns: Sequence[Column[Any]], given: Iterable[Sequence[object]]) -> dict[str, object]:
-        """The parameters that fill ``source``."""
-        return rows.bind(self._dialect, columns, given)
+        """The parameters that fill ``source``. Raises ``DataRejected`` for a text that has no UTF-8."""
+        with mapped():
+            return rows.bind(self._dialect, columns, given)
 
     def every(self, given: FromClause) -> Select[Any]:
         """All of a relation, to insert from. SQLite needs the WHERE: without it, ON CONFLICT reads as a join's ON."""

@@ -73,7 +73,7 @@ def _archived(works: Sequence[Work]) -> list[ArchivedCallback]:
             row = ArchivedCallback(
                 digest=work.event.digest,
                 body=work.delivery.envelope.body,
-                content_type=work.delivery.envelope.content_type,
+                content_type=work.content_type,
                 source=work.source,
                 first_seen_at_ms=at_ms,
                 last_seen_at_ms=at_ms,

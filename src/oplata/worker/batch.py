@@ -12,11 +12,15 @@ from oplata.domain.events import Event
 from oplata.errors import BadNotification, NotAuthentic
 from oplata.queue.envelope import RECEIVED_AT_HEADER, SOURCE_HEADER, Delivery
 from oplata.storage.dead_letters import DeadLetter
+from oplata.worker.claims import claimed
 
 UNREADABLE = "unreadable"
 NOT_AUTHENTIC = "not_authentic"
 REJECTED = "rejected_by_database"
+EXHAUSTED = "attempts_exhausted"
 GIVEN_UP_BY_QUEUE = "given_up_by_queue"
+
+MAX_DETAIL_LENGTH = 4000
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,18 +28,39 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     delivery: Delivery
     event: Event
+    content_type: str
     source: str | None
     received_at_ms: int
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at the deliveries made of them; every delivery is in exactly one of the two."""
+class Part(msgspec.Struct, frozen=True):
+    """What one transaction is to do: apply some callbacks, bury some messages."""
 
     works: Sequence[Work]
     poison: Sequence[tuple[Delivery, DeadLetter]]
 
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """All that this part settles."""
+        return [work.delivery for work in self.works] + [delivery for delivery, _ in self.poison]
 
-def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int) -> Batch:
+    @property
+    def size(self) -> int:
+        """How many deliveries that are."""
+        return len(self.works) + len(self.poison)
+
+    def halves(self) -> tuple[Part, Part]:
+        """Two smaller parts; the poison is kept from the works first."""
+        if self.works and self.poison:
+            return Part(self.works, ()), Part((), self.poison)
+        if self.works:
+            middle = len(self.works) // 2
+            return Part(self.works[:middle], ()), Part(self.works[middle:], ())
+        middle = len(self.poison) // 2
+        return Part((), self.poison[:middle]), Part((), self.poison[middle:])
+
+
+def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int) -> Part:
     """Parse and verify. The endpoint did so too, but the queue may have other writers than our endpoint."""
     works: list[Work] = []
     poison: list[tuple[Delivery, DeadLetter]] = []
@@ -46,19 +71,34 @@ def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int) -> Batch
             poison.append((delivery, dead_letter(delivery, UNREADABLE, str(error), now_ms)))
         except NotAuthentic as error:
             poison.append((delivery, dead_letter(delivery, NOT_AUTHENTIC, str(error), now_ms)))
-    return Batch(works=works, poison=poison)
+    return Part(works, poison)
+
+
+def read_dead(deliveries: Iterable[Delivery], now_ms: int) -> Part:
+    """What the queue itself gave up; in the database it can be seen and redriven."""
+    return Part(
+        (),
+        [
+            (each, dead_letter(each, GIVEN_UP_BY_QUEUE, each.dead_reason or "the queue gave no reason", now_ms))
+            for each in deliveries
+        ],
+    )
 
 
 def dead_letter(delivery: Delivery, reason: str, detail: str, now_ms: int, event: Event | None = None) -> DeadLetter:
-    """The delivery as a dead letter; the event, where there is one, says whose it was."""
+    """The delivery as a dead letter; the event, where there is one, says whose it was, and else the body claims it."""
+    terminal_key, order_id = (event.terminal_key, event.order_id) if event else claimed(delivery.envelope.body)
     return DeadLetter(
         reason=reason,
-        detail=detail,
+        # The end of a traceback says the most.
+        detail=_printable(detail[-MAX_DETAIL_LENGTH:], MAX_DETAIL_LENGTH),
         body=delivery.envelope.body,
         content_type=_printable(delivery.envelope.content_type),
         headers=dict(delivery.envelope.headers),
-        terminal_key=event.terminal_key if event else None,
-        order_id=event.order_id if event else None,
+        terminal_key=terminal_key,
+        order_id=order_id,
+        verified=event is not None,
+        attempts=delivery.attempt,
         seen_at_ms=now_ms,
     )
 
@@ -72,18 +112,21 @@ def _work(delivery: Delivery, keyring: Keyring, now_ms: int) -> Work:
     return Work(
         delivery=delivery,
         event=notification.event(),
-        source=source if isinstance(source, str) else None,
+        content_type=_printable(envelope.content_type),
+        source=_printable(source) if isinstance(source, str) else None,
         received_at_ms=_plausible(received_at_ms, now_ms),
     )
 
 
 def _plausible(received_at_ms: object, now_ms: int) -> int:
     # Headers may come from anybody who can write to the queue; a time outside these years is not one.
-    if isinstance(received_at_ms, int) and 0 < received_at_ms < 2 * now_ms:
+    if isinstance(received_at_ms, int) and not isinstance(received_at_ms, bool) and 0 < received_at_ms < 2 * now_ms:
         return received_at_ms
     return now_ms
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, limit: int = 200) -> str:
     """A text that every database takes, from one that anybody may have written."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:200])
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text[:limit]
+    )

@@ -1,0 +1,188 @@
+"""The composition root: the only file that names concrete classes together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import structlog
+from sqlalchemy.engine import make_url
+
+from oplata.bank.keyring import Keyring
+from oplata.errors import DatabaseUnavailable, SettingsError
+from oplata.ingest.app import create_app
+from oplata.ingest.callback import Callback, Limits
+from oplata.ingest.networks import Gate, networks_of
+from oplata.orders.commands import Orders
+from oplata.queue.base import Publisher, Queue
+from oplata.queue.spool import SpoolingPublisher
+from oplata.settings import Settings
+from oplata.storage.engine import Database
+from oplata.worker.loop import Worker
+
+_log = structlog.get_logger("oplata.app")
+
+
+class Role(StrEnum):
+    """What a process does: all of it, or one half."""
+
+    UP = "up"
+    SERVE = "serve"
+    WORKER = "worker"
+
+
+class Oplata:
+    """The program, for a process of its own or inside another one.
+
+    ``asgi`` is a Starlette application that starts and stops this object with its lifespan. Mounted in another
+    application its lifespan does not run: then call ``start`` and ``stop``, or use ``async with``. Both may be called
+    more than once. Raises ``SettingsError`` for settings that cannot work; nothing is connected before ``start``.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, role: Role = Role.UP) -> None:
+        self.settings = settings or Settings.load()
+        self.role = role
+        self._keyring = Keyring(self.settings.passwords())
+        self.queue = queue_of(self.settings)
+        self.spool = None if role is Role.WORKER else spool_of(self.settings, self.queue.publisher())
+        self.database = database_of(self.settings)
+        self.orders = Orders(self.database)
+        self.worker = self._new_worker()
+        self.asgi = create_app(
+            _callback(self.settings, self.spool or self.queue.publisher(), self._keyring),
+            path=self.settings.callback_path,
+            on_start=[self.start],
+            on_stop=[self.stop],
+        )
+        self._started = False
+        self._working: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect, and in the roles that work, begin to work. ``Role.UP`` brings the tables to this version first."""
+        if self._started:
+            return
+        self._started = True
+        try:
+            if self.role is not Role.SERVE:
+                await self._start_database()
+            await self.queue.start()
+            if self.spool is not None:
+                await self.spool.start()
+        except BaseException:
+            await self.stop()
+            raise
+        if self.role is not Role.SERVE:
+            self.worker = self._new_worker()
+            self._working = asyncio.create_task(self.worker.run(), name="oplata-worker")
+
+    async def stop(self) -> None:
+        """Finish what was taken up, within the drain limit, and disconnect. The rest stays in the queue."""
+        if not self._started:
+            return
+        self._started = False
+        working, self._working = self._working, None
+        if working is not None and not working.done():
+            self.worker.stop()
+            _, late = await asyncio.wait({working}, timeout=self.settings.drain_timeout_s)
+            if late:
+                _log.warning(
+                    "The worker did not finish in time; its messages go back to the queue.", action="drain_late"
+                )
+                working.cancel()
+                await asyncio.wait({working})
+        if self.spool is not None:
+            await self.spool.stop()
+        await self.queue.stop()
+        await self.database.stop()
+
+    async def watch(self) -> None:
+        """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""
+        if self._working is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.shield(self._working)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _new_worker(self) -> Worker:
+        return Worker(
+            queue=self.queue,
+            database=self.database,
+            keyring=self._keyring,
+            batch_size=self.settings.batch_size,
+            prefetch=self.settings.prefetch,
+            retry_delays_ms=self.settings.queue_retry_delays_ms,
+            max_attempts=self.settings.max_attempts,
+        )
+
+    async def _start_database(self) -> None:
+        await self.database.start()
+        if self.role is Role.UP:
+            _log.info(await self.database.migrate(), action="migrate")
+            return
+        try:
+            await self.database.check()
+        except DatabaseUnavailable as error:
+            # It may come back; until then the messages wait in the queue, and the worker for the database.
+            _log.warning("The database is away; the worker waits for it.", action="start", reason=str(error))
+
+
+def database_of(settings: Settings) -> Database:
+    """The database that the settings name."""
+    return Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+
+
+def queue_of(settings: Settings) -> Queue:
+    """The queue that the settings name. Raises ``SettingsError``."""
+    url = settings.queue_url.get_secret_value()
+    if url.startswith("sqlite"):
+        from oplata.queue.sqlite import SqliteQueue  # A process needs one of the two.
+
+        path = make_url(url).database
+        if not path or path == ":memory:":
+            raise SettingsError("OPLATA_QUEUE_URL names no file. Use a URL such as sqlite:///oplata-queue.db.")
+        return SqliteQueue(path, retry_delays_ms=settings.queue_retry_delays_ms, max_in_flight=settings.max_in_flight)
+    from oplata.queue.rabbitmq import RabbitQueue
+
+    return RabbitQueue(
+        url,
+        settings.queue_name,
+        declare=settings.queue_declare,
+        retry_delays_ms=settings.queue_retry_delays_ms,
+        max_in_flight=settings.max_in_flight,
+        rng=random.SystemRandom(),
+    )
+
+
+def spool_of(settings: Settings, primary: Publisher) -> SpoolingPublisher | None:
+    """The stand-in for a broker that is away; None where it is not wanted, or the queue is a local file anyway."""
+    if settings.spool == "off" or settings.queue_url.get_secret_value().startswith("sqlite"):
+        return None
+    from oplata.queue.sqlite import SqliteQueue
+
+    spool = SqliteQueue(
+        settings.spool_path,
+        max_in_flight=settings.max_in_flight,
+        max_bytes=settings.spool_max_bytes,
+        min_free_bytes=settings.spool_min_free_bytes,
+    )
+    return SpoolingPublisher(primary, spool, patience_s=min(settings.spool_patience_s, settings.confirm_timeout_s / 2))
+
+
+def _callback(settings: Settings, publisher: Publisher, keyring: Keyring) -> Callback:
+    return Callback(
+        publisher,
+        keyring,
+        gate=Gate(networks_of(settings.allowed_networks), networks_of(settings.trusted_proxies)),
+        limits=Limits(body_s=settings.body_timeout_s, confirm_s=settings.confirm_timeout_s),
+    )

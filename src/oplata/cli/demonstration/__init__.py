@@ -1,0 +1,1 @@
+"""What ``oplata demo`` does: a played bank and a played shop meet the real endpoint, worker and database."""

@@ -1,0 +1,117 @@
+"""How a process of ours begins and ends: its event loop, its signals, and its listening socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import uvicorn
+import uvloop
+
+from oplata.app import Oplata
+from oplata.errors import OplataError, SettingsError
+from oplata.ingest.server import BACKLOG, uvicorn_config
+
+T = TypeVar("T")
+
+START_TIMEOUT_S = 60.0
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run this to its end on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGINT or SIGTERM sets. A second signal leaves at once: whatever was answered OK is on the disk."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def heard(number: signal.Signals) -> None:
+        if stopping.is_set():
+            sys.stderr.write("oplata: left at once, as asked twice.\n")
+            sys.stderr.flush()
+            os._exit(128 + number)
+        stopping.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, heard, number)
+    try:
+        yield stopping
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Oplata, host: str, port: int) -> AsyncIterator[str]:
+    """Serve the application, and yield the URL of its root. At the end, what is in flight is answered.
+
+    Raises ``SettingsError`` when the address cannot be had.
+    """
+    listener = _bind(host, port)
+    url = _url(listener)
+    server = _Server(uvicorn_config(app.asgi, host, port))
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="oplata-http")
+    try:
+        await _until_started(server, serving)
+        yield url
+    finally:
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+        listener.close()
+
+
+async def until_stopped(stopping: asyncio.Event, *watched: Coroutine[Any, Any, None]) -> None:
+    """Wait for the event; raise what any of the watched raises before it."""
+    waiting = asyncio.create_task(stopping.wait())
+    tasks = [asyncio.create_task(each) for each in watched]
+    try:
+        done, _ = await asyncio.wait({waiting, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (waiting, *tasks):
+            task.cancel()
+        await asyncio.gather(waiting, *tasks, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The signals are heard in `stop_on_signals`: the whole process ends, not the HTTP server alone.
+        yield
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}. "
+            "Set OPLATA_HOST and OPLATA_PORT to an address of this machine and a free port."
+        ) from None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # Shown as an address to connect to.
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while not server.started:
+            if serving.done():
+                serving.result()
+                raise OplataError("The HTTP server ended while it started; the log above says why.")
+            await asyncio.sleep(0.01)

@@ -1,0 +1,122 @@
+"""``oplata orders``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from oplata.domain.status import OrderStatus
+
+if TYPE_CHECKING:
+    from oplata.orders.commands import Orders, OrderView
+
+T = TypeVar("T")
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; one object a line.")
+
+
+@click.group(short_help="Register, show and list orders.")
+def orders() -> None:
+    """Register, show and list the orders in OPLATA_DATABASE_URL.
+
+    An order is paid when the bank confirms a payment of exactly its amount; so it has to be registered, before its
+    payment or after. Amounts are in kopecks.
+    """
+
+
+@orders.command(short_help="Tell of an order that is to be paid.")
+@click.option("--order-id", required=True, help="The OrderId that you give the bank in Init; 1 to 36 characters.")
+@click.option("--amount", required=True, type=click.IntRange(1), metavar="KOPECKS", help="19900 is 199 rubles.")
+@_as_json
+def register(order_id: str, amount: int, as_json: bool) -> None:
+    """Register an order with its amount. Repeating it is harmless; another amount for the same order is refused."""
+
+    async def act(found: Orders) -> OrderView:
+        return await found.register(order_id, amount)
+
+    _show(_run(act), as_json)
+
+
+@orders.command(short_help="Show one order with its payments.")
+@click.argument("order_id")
+@_as_json
+def show(order_id: str, as_json: bool) -> None:
+    """Show the order ORDER_ID with its payments and receipts. Exit code 1 when no such order is registered."""
+
+    async def act(found: Orders) -> OrderView:
+        return await found.get(order_id)
+
+    _show(_run(act), as_json)
+
+
+@orders.command("list", short_help="List orders, newest first.")
+@click.option("--status", type=click.Choice([each.value for each in OrderStatus]), help="Only orders of this status.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@click.option("--after", metavar="ORDER_ID", help="The last order of the page before.")
+@_as_json
+def list_(status: str | None, limit: int, after: str | None, as_json: bool) -> None:
+    """List orders, newest first. Orders that only payments name are among them, as unregistered."""
+    wanted = None if status is None else OrderStatus(status)
+
+    async def act(found: Orders) -> list[OrderView]:
+        return await found.list(wanted, limit=limit, after=after)
+
+    for view in _run(act):
+        click.echo(_json(view) if as_json else _line(view))
+
+
+def _run(act: Callable[[Orders], Awaitable[T]]) -> T:
+    from oplata.cli.lifetime import run_loop
+
+    async def inside() -> T:
+        async with _opened() as found:
+            return await act(found)
+
+    return run_loop(inside())
+
+
+@asynccontextmanager
+async def _opened() -> AsyncIterator[Orders]:
+    from oplata.app import database_of
+    from oplata.orders.commands import Orders
+    from oplata.settings import Settings
+
+    database = database_of(Settings.load())
+    await database.start()
+    try:
+        await database.check()
+        yield Orders(database)
+    finally:
+        await database.stop()
+
+
+def _show(view: OrderView, as_json: bool) -> None:
+    if as_json:
+        click.echo(_json(view))
+        return
+    click.echo(_line(view))
+    for payment in view.payments:
+        note = f"  REVIEW: {payment.review}" if payment.review else ""
+        click.echo(f"  payment {payment.payment_id}  {payment.status}  {_rubles(payment.amount)}{note}")
+    for receipt in view.receipts:
+        click.echo(f"  receipt {receipt.type or ''}  {_rubles(receipt.amount)}  {receipt.url or ''}".rstrip())
+
+
+def _line(view: OrderView) -> str:
+    note = f"  REVIEW: {view.review}" if view.review else ""
+    return f"{view.order_id}  {view.status}  {_rubles(view.amount)}{note}"
+
+
+def _rubles(amount_kopecks: int | None) -> str:
+    from oplata.domain.money import format_rubles
+
+    return "no amount" if amount_kopecks is None else f"{format_rubles(amount_kopecks)} RUB"
+
+
+def _json(view: OrderView) -> str:
+    import msgspec
+
+    return msgspec.json.encode(view).decode()

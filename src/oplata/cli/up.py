@@ -1,0 +1,24 @@
+"""``oplata up``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(short_help="Run everything in one process, for the real bank.")
+@click.option("--host", help="Address to listen on, instead of OPLATA_HOST.")
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port, instead of OPLATA_PORT; 0 takes any free one.")
+def up(host: str | None, port: int | None) -> None:
+    """Take the bank's callbacks and apply them to orders, all in this one process.
+
+    The tables are created and brought up to date first. Without further settings both the queue and the orders live in
+    SQLite files in the current directory; OPLATA_QUEUE_URL and OPLATA_DATABASE_URL name others.
+
+    Needs a terminal: OPLATA_TERMINAL_KEY and OPLATA_TERMINAL_PASSWORD. Ctrl-C or SIGTERM stops it when what is in
+    flight is done.
+    """
+    from oplata.app import Role
+    from oplata.cli.process import run_role
+    from oplata.settings import Settings, chosen
+
+    run_role(Role.UP, Settings.load(**chosen(host=host, port=port)))

@@ -1,0 +1,215 @@
+"""Takes messages out of a SQLite queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from oplata.errors import NotConfirmed, QueueUnavailable
+from oplata.queue.envelope import Delivery
+from oplata.queue.sqlite.lane import Lane, Ticket
+from oplata.queue.sqlite.store import SqliteStore, raised_headers
+
+SETTLE_TIMEOUT_S = 10.0
+
+Settlement = Callable[[SqliteStore], None]
+Key = tuple[int, int]
+
+
+class SqliteConsumer:
+    """Holds at most ``prefetch`` leased messages; see ``Consumer``. Made by ``SqliteQueue.consumer``.
+
+    What was leased while nobody listened any more (``receive`` was cancelled, or its time was over) is handed out by
+    the next ``receive``, or goes back with ``close``.
+    """
+
+    def __init__(
+        self,
+        lane: Callable[[], Lane],
+        *,
+        prefetch: int,
+        dead: bool,
+        poll_interval_s: float,
+        to_rung_ms: Callable[[int], int],
+        ring_all: Callable[[], None],
+    ) -> None:
+        if prefetch < 1:
+            raise ValueError("prefetch is at least 1")
+        self._lane = lane
+        self._prefetch = prefetch
+        self._dead = dead
+        self._poll_interval_s = poll_interval_s
+        self._to_rung_ms = to_rung_ms
+        self._ring_all = ring_all
+        self._bell = asyncio.Event()
+        self._leasing: Ticket[list[Delivery]] | None = None
+        self._arrived: deque[Delivery] = deque()
+        self._held: dict[Key, Delivery] = {}
+        self._failed: deque[tuple[Settlement, list[Key]]] = deque()
+        self._is_closed = False
+
+    async def receive(self, *, limit: int, timeout_s: float) -> list[Delivery]:
+        """Wait for a message, at most ``timeout_s``, then return all that are at hand, at most ``limit``."""
+        now_s = asyncio.get_running_loop().time
+        deadline_s = now_s() + timeout_s
+        while True:
+            self._bell.clear()
+            await self._lease(limit, max(0.0, deadline_s - now_s()))
+            if self._arrived or now_s() >= deadline_s:
+                return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
+            await self._wait_for_something(deadline_s)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget these messages; one that this process no longer holds is skipped.
+
+        When the file cannot be written the consumer repeats it until it can: the caller has nothing to decide.
+        """
+        await self._settle(partial(SqliteStore.ack, deliveries=list(deliveries)), deliveries)
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand these back unworked, for any consumer to take at once; their attempt stays as it was."""
+        await self._settle(partial(SqliteStore.release, deliveries=list(deliveries)), deliveries)
+
+    async def retry(self, delivery: Delivery, *, delay_ms: int) -> None:
+        """Deliver this message again after the smallest rung that is long enough, with its attempt raised.
+
+        Raises ``NotConfirmed`` and leaves it unsettled when that did not become durable.
+        """
+        headers, rung_ms = raised_headers(delivery), self._to_rung_ms(delay_ms)
+        operation = partial(SqliteStore.retry, delivery=delivery, headers=headers, delay_ms=rung_ms)
+        ticket = self._submit(operation, [_key(delivery)], is_lasting=True)
+        if not await ticket.wait(SETTLE_TIMEOUT_S):
+            raise NotConfirmed
+        try:
+            ticket.future.result()
+        except QueueUnavailable as error:
+            raise NotConfirmed(str(error)) from error
+
+    async def close(self) -> None:
+        """Stop consuming; what was received and not settled goes back to the queue."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._bell.set()
+        if self._leasing is not None:
+            await asyncio.wait((self._leasing.future,), timeout=SETTLE_TIMEOUT_S)
+        self._arrived.clear()
+        if self._held:
+            await self.release(list(self._held.values()))
+
+    def shut(self) -> None:
+        """Take nothing more; whoever stops the queue hands the leases back."""
+        self._is_closed = True
+        self._arrived.clear()
+        self._held.clear()
+        self._failed.clear()
+        self._bell.set()
+
+    def ring(self) -> None:
+        """There may be something to take."""
+        self._bell.set()
+
+    def is_holding(self) -> bool:
+        """Whether it has leases to keep."""
+        return bool(self._held)
+
+    def is_done(self) -> bool:
+        """Whether it is closed and everything it held is settled."""
+        return self._is_closed and not self._held
+
+    def settle_what_failed(self) -> None:
+        """Try again the settlements that the file refused."""
+        failed, self._failed = self._failed, deque()
+        for operation, keys in failed:
+            self._submit_settlement(operation, keys)
+
+    async def _lease(self, limit: int, timeout_s: float) -> None:
+        """Take what is at hand, unless enough was taken before."""
+        room = min(limit, self._prefetch - len(self._held))
+        if self._leasing is None and not self._arrived and room > 0 and not self._is_closed:
+            with contextlib.suppress(QueueUnavailable):
+                self._leasing = self._lane().submit(
+                    partial(SqliteStore.lease, limit=room, dead=self._dead), is_lasting=False
+                )
+                self._leasing.future.add_done_callback(self._take)
+        if self._leasing is not None:
+            leased = self._leasing.future
+            # A first look is worth its moment even when the caller has no time: it finds what is there.
+            await asyncio.wait((leased,), timeout=max(timeout_s, self._poll_interval_s))
+            if leased.done() and (error := leased.exception()) and not isinstance(error, QueueUnavailable):
+                raise error
+
+    def _take(self, leased: asyncio.Future[list[Delivery]]) -> None:
+        self._leasing = None
+        if leased.cancelled() or leased.exception() is not None:
+            return
+        deliveries = leased.result()
+        self._held.update((_key(delivery), delivery) for delivery in deliveries)
+        if self._is_closed:
+            self._submit_settlement(
+                partial(SqliteStore.release, deliveries=deliveries), [_key(delivery) for delivery in deliveries]
+            )
+        else:
+            self._arrived.extend(deliveries)
+
+    async def _wait_for_something(self, deadline_s: float) -> None:
+        """Until the bell rings, a look at the file finds something, or the time is over."""
+        now_s = asyncio.get_running_loop().time
+        while (remaining_s := deadline_s - now_s()) > 0:
+            try:
+                async with asyncio.timeout(min(remaining_s, self._poll_interval_s)):
+                    await self._bell.wait()
+                return
+            except TimeoutError:
+                if await self._finds_something(deadline_s - now_s()):
+                    return
+
+    async def _finds_something(self, timeout_s: float) -> bool:
+        """One cheap read. It is what finds messages of other processes, and those whose delay is over."""
+        if self._is_closed or self._leasing is not None or len(self._held) >= self._prefetch or timeout_s <= 0:
+            return self._leasing is not None
+        try:
+            ticket = self._lane().submit(partial(SqliteStore.wants, dead=self._dead), is_write=False)
+        except QueueUnavailable:
+            return False
+        if not await ticket.wait(timeout_s):
+            return False
+        return ticket.future.exception() is None and ticket.future.result()
+
+    async def _settle(self, operation: Settlement, deliveries: Sequence[Delivery]) -> None:
+        ticket = self._submit_settlement(operation, [_key(delivery) for delivery in deliveries])
+        if ticket is not None:
+            await asyncio.wait((ticket.future,), timeout=SETTLE_TIMEOUT_S)
+
+    def _submit_settlement(self, operation: Settlement, keys: list[Key]) -> Ticket[None] | None:
+        try:
+            ticket = self._submit(operation, keys, is_lasting=False)
+        except QueueUnavailable:
+            # The queue was stopped, which handed everything back.
+            return None
+        ticket.future.add_done_callback(partial(self._remember_failure, operation, keys))
+        return ticket
+
+    def _submit(self, operation: Settlement, keys: list[Key], *, is_lasting: bool) -> Ticket[None]:
+        ticket = self._lane().submit(operation, is_lasting=is_lasting)
+        ticket.future.add_done_callback(partial(self._forget, keys))
+        return ticket
+
+    def _forget(self, keys: list[Key], settled: asyncio.Future[None]) -> None:
+        """Settled means settled, also when the caller was cancelled meanwhile."""
+        if settled.cancelled() or settled.exception() is not None:
+            return
+        for key in keys:
+            self._held.pop(key, None)
+        self._ring_all()
+
+    def _remember_failure(self, operation: Settlement, keys: list[Key], settled: asyncio.Future[None]) -> None:
+        if not settled.cancelled() and isinstance(settled.exception(), QueueUnavailable):
+            self._failed.append((operation, keys))
+
+
+def _key(delivery: Delivery) -> Key:
+    return delivery.tag, delivery.generation

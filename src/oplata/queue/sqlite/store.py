@@ -1,0 +1,331 @@
+"""A queue in a SQLite file: every operation, synchronous. Nothing here knows of threads or of an event loop.
+
+A message is ``ready``, waits for its time in ``retry``, is ``leased`` to a seat, or is ``dead`` (or ``dead leased``).
+Operations run inside a transaction that ``lane.py`` shares among all who wait for one.
+
+Delivery limit: what counts is a seat that died, or fell silent, while it held the message. As on RabbitMQ's quorum
+queues with a limit of N, a message is delivered N + 1 times before it is dead. Handing a message back (``release``, or
+a consumer that closes) does not count, as ``basic.nack`` does not on RabbitMQ 4.3; ``retry`` begins a new count.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from oplata.errors import DataRejected, QueueUnavailable
+from oplata.queue.base import Depth
+from oplata.queue.envelope import ATTEMPT_HEADER, Delivery, Envelope, HeaderValue
+from oplata.queue.sqlite import file as sqlite_file
+from oplata.queue.sqlite.seat import Seat, is_taken, sweep_seats, take_seat
+
+CLOCK_SLACK_MS = 1_000
+"""A time this much ahead of the clock was written before the clock was set back."""
+
+PROBE_INTERVAL_MS = 200
+"""How often the other seats are looked at."""
+
+PROMOTED_AT_ONCE = 1_000
+"""How many messages whose delay is over become ready in one transaction."""
+
+_PUBLISH = """
+INSERT INTO messages (state, due_at_ms, set_at_ms, message_id, content_type, headers, body)
+VALUES ('ready', 0, ?, ?, ?, ?, ?)
+"""
+
+_SELECT_READY = """
+SELECT id, leases + 1, redelivered, dead_reason, message_id, content_type, headers, body
+FROM messages WHERE state = ? AND due_at_ms = 0 ORDER BY id LIMIT ?
+"""
+
+_LEASE = "UPDATE messages SET state = ?, seat = ?, leases = leases + 1 WHERE id = ?"
+
+_RELEASE = """
+UPDATE messages SET state = CASE state WHEN 'leased' THEN 'ready' ELSE 'dead' END, seat = NULL, redelivered = 1
+WHERE state IN ('leased', 'dead leased') AND seat = ?
+"""
+
+_RELEASE_ONE = _RELEASE + " AND id = ? AND leases = ?"
+
+_RETRY = """
+UPDATE messages SET state = 'retry', due_at_ms = ?, set_at_ms = ?, headers = ?,
+seat = NULL, redelivered = 0, deaths = 0, dead_reason = ''
+WHERE id = ? AND seat = ? AND leases = ?
+"""
+
+_COUNT_DEATHS = """
+UPDATE messages SET deaths = deaths + 1, redelivered = 1, seat = NULL,
+state = CASE WHEN deaths + 1 > ?1 THEN 'dead' ELSE 'ready' END,
+dead_reason = CASE WHEN deaths + 1 > ?1 THEN 'delivery_limit' ELSE '' END
+WHERE state = 'leased' AND seat = ?2
+"""
+
+_PROMOTE = """
+UPDATE messages SET state = 'ready', due_at_ms = 0 WHERE id IN
+(SELECT id FROM messages WHERE state = 'retry' AND due_at_ms <= ? ORDER BY due_at_ms LIMIT ?)
+"""
+
+_CLOCK_WAS_SET_BACK = """
+UPDATE messages SET due_at_ms = ?1 + (due_at_ms - set_at_ms), set_at_ms = ?1
+WHERE state = 'retry' AND set_at_ms > ?2
+"""
+
+_WANTS = """
+SELECT EXISTS (SELECT 1 FROM messages WHERE state = 'ready')
+OR EXISTS (SELECT 1 FROM messages WHERE state = 'retry' AND due_at_ms <= ?)
+OR EXISTS (SELECT 1 FROM messages WHERE state = 'retry' AND set_at_ms > ?)
+"""
+
+_DEPTH = """
+SELECT CASE WHEN state = 'retry' AND due_at_ms <= ? THEN 'ready' ELSE state END AS place, count(*)
+FROM messages GROUP BY place
+"""
+
+_RENEW = """
+INSERT INTO seats (name, renewed_at_ms, lease_ms) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET renewed_at_ms = excluded.renewed_at_ms
+"""
+
+
+_headers_decoder = msgspec.json.Decoder(dict[str, HeaderValue])
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A message as it is stored."""
+
+    message_id: str
+    content_type: str
+    headers: bytes
+    body: bytes
+
+
+def to_row(envelope: Envelope) -> Row:
+    """Encode outside the transaction, so that what cannot be stored fails alone. Raises ``DataRejected``."""
+    try:
+        envelope.message_id.encode()
+        envelope.content_type.encode()
+        headers = msgspec.json.encode(envelope.headers)
+        # What cannot be read back would stand in everyone's way.
+        _headers_decoder.decode(headers)
+    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+        raise DataRejected(f"The SQLite queue cannot store the message's metadata: {type(error).__name__}.") from error
+    return Row(envelope.message_id, envelope.content_type, headers, envelope.body)
+
+
+def raised_headers(delivery: Delivery) -> bytes:
+    """The headers that a message carries into its next attempt. Raises ``DataRejected``."""
+    headers = {**delivery.envelope.headers, ATTEMPT_HEADER: delivery.attempt}
+    return to_row(msgspec.structs.replace(delivery.envelope, headers=headers)).headers
+
+
+class SqliteStore:
+    """One process's hold on the file: a connection and, once it takes messages, a seat."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        delivery_limit: int,
+        lease_ms: int,
+        now_ms: Callable[[], int],
+        rng: Random,
+        max_bytes: int | None = None,
+        min_free_bytes: int = 0,
+    ) -> None:
+        self.path = path
+        self._delivery_limit = delivery_limit
+        self._lease_ms = lease_ms
+        self._now_ms = now_ms
+        self._rng = rng
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._seat: Seat | None = None
+        self._probed_at_ms: int | None = None
+
+    # The connection.
+
+    def open(self) -> sqlite3.Connection:
+        """The connection to the file that is at the path now. Raises ``sqlite3.Error``, ``OSError``, ``Permanent``."""
+        if self._connection is not None and sqlite_file.inode(self.path) == self._inode:
+            return self._connection
+        self.disconnect()
+        self._connection = sqlite_file.connect(self.path)
+        self._inode = sqlite_file.inode(self.path)
+        if self._seat is None:
+            sweep_seats(self.path)
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Close the connection; the next operation opens another. The leases stay."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def leave(self) -> None:
+        """Hand back every lease, give up the seat and close."""
+        try:
+            if self._seat is not None:
+                connection = self.open()
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(_RELEASE, (self._seat.name,))
+                connection.execute("DELETE FROM seats WHERE name = ?", (self._seat.name,))
+                connection.execute("COMMIT")
+        finally:
+            seat, self._seat = self._seat, None
+            self.disconnect()
+            if seat is not None:
+                seat.leave()
+
+    def abandon(self) -> None:
+        """Let go of everything and say nothing, as a killed process would. For simulations."""
+        seat, self._seat = self._seat, None
+        self.disconnect()
+        if seat is not None:
+            seat.abandon()
+
+    # Operations; each runs inside a transaction of the caller.
+
+    def publish(self, row: Row) -> None:
+        """Append a message. Raises ``QueueUnavailable`` when there is no room.
+
+        The limits leave room on purpose: to take a message and to delete it needs some too, so a file or a disk that
+        publishers fill to the last byte could not be emptied.
+        """
+        connection = self.open()
+        self._demand_room(connection)
+        values = (self._now_ms(), row.message_id, row.content_type, row.headers, row.body)
+        connection.execute(_PUBLISH, values)
+
+    def wants(self, *, dead: bool) -> bool:
+        """Whether ``lease`` would find something; reads only."""
+        connection, now_ms = self.open(), self._now_ms()
+        if dead:
+            found = connection.execute("SELECT EXISTS (SELECT 1 FROM messages WHERE state = 'dead')").fetchone()
+        else:
+            found = connection.execute(_WANTS, (now_ms, now_ms + CLOCK_SLACK_MS)).fetchone()
+        return bool(found[0]) or bool(self._lost_seats(connection, now_ms))
+
+    def lease(self, limit: int, *, dead: bool) -> list[Delivery]:
+        """Take up to ``limit`` messages, oldest first."""
+        connection, now_ms = self.open(), self._now_ms()
+        self._probed_at_ms = None
+        for name in self._lost_seats(connection, now_ms):
+            self._free(connection, name)
+        connection.execute(_CLOCK_WAS_SET_BACK, (now_ms, now_ms + CLOCK_SLACK_MS))
+        connection.execute(_PROMOTE, (now_ms, PROMOTED_AT_ONCE))
+        rows = connection.execute(_SELECT_READY, ("dead" if dead else "ready", limit)).fetchall()
+        if rows:
+            state, seat = ("dead leased" if dead else "leased"), self._renewed_seat(connection, now_ms)
+            connection.executemany(_LEASE, [(state, seat, row[0]) for row in rows])
+        return [_to_delivery(row) for row in rows]
+
+    def ack(self, deliveries: Iterable[Delivery]) -> None:
+        """Delete those that this seat still holds."""
+        if self._seat is not None:
+            statement = "DELETE FROM messages WHERE id = ? AND seat = ? AND leases = ?"
+            values = [(delivery.tag, self._seat.name, delivery.generation) for delivery in deliveries]
+            self.open().executemany(statement, values)
+
+    def release(self, deliveries: Iterable[Delivery]) -> None:
+        """Hand back those that this seat still holds; their attempt and their deaths stay."""
+        if self._seat is not None:
+            values = [(self._seat.name, delivery.tag, delivery.generation) for delivery in deliveries]
+            self.open().executemany(_RELEASE_ONE, values)
+
+    def retry(self, delivery: Delivery, *, headers: bytes, delay_ms: int) -> None:
+        """Put one that this seat still holds aside for ``delay_ms``, with these headers."""
+        if self._seat is not None:
+            now_ms = self._now_ms()
+            values = (now_ms + delay_ms, now_ms, headers, delivery.tag, self._seat.name, delivery.generation)
+            self.open().execute(_RETRY, values)
+
+    def renew(self) -> None:
+        """Say that this seat is alive."""
+        if self._seat is not None:
+            self._renewed_seat(self.open(), self._now_ms())
+
+    def depth(self) -> Depth:
+        """Count the messages. One whose delay is over counts as ready."""
+        places = dict(self.open().execute(_DEPTH, (self._now_ms(),)).fetchall())
+        return Depth(
+            ready=places.get("ready", 0),
+            unacked=places.get("leased", 0),
+            retry=places.get("retry", 0),
+            dead=places.get("dead", 0) + places.get("dead leased", 0),
+        )
+
+    def prove_writable(self) -> str:
+        """Change nothing, but write and sync it; return the journal mode that the file really has."""
+        connection = self.open()
+        sqlite_file.rewrite_version(connection)
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+    def tidy(self) -> bool:
+        """Give the disk back some of what a backlog took; true when that was all. Runs outside a transaction."""
+        return sqlite_file.shrink(self.open())
+
+    def _demand_room(self, connection: sqlite3.Connection) -> None:
+        if self._max_bytes is not None and sqlite_file.used_bytes(connection) >= self._max_bytes:
+            raise QueueUnavailable(f"The SQLite queue {self.path} has no room: it holds its {self._max_bytes} bytes.")
+        if sqlite_file.free_disk_bytes(self.path) < self._min_free_bytes:
+            raise QueueUnavailable(
+                f"The SQLite queue {self.path} has no room: under {self._min_free_bytes} bytes of its disk are free."
+            )
+
+    # Seats.
+
+    def _renewed_seat(self, connection: sqlite3.Connection, now_ms: int) -> str:
+        if self._seat is None:
+            self._seat = take_seat(self.path, self._rng)
+        connection.execute(_RENEW, (self._seat.name, now_ms, self._lease_ms))
+        return self._seat.name
+
+    def _lost_seats(self, connection: sqlite3.Connection, now_ms: int) -> list[str]:
+        if self._probed_at_ms is not None and abs(now_ms - self._probed_at_ms) < PROBE_INTERVAL_MS:
+            return []
+        self._probed_at_ms = now_ms
+        own = self._seat.name if self._seat is not None else ""
+        seats = connection.execute("SELECT name, renewed_at_ms, lease_ms FROM seats WHERE name <> ?", (own,)).fetchall()
+        return [
+            name
+            for name, renewed_at_ms, lease_ms in seats
+            if not is_taken(self.path, name) or _is_silent(renewed_at_ms, lease_ms, now_ms)
+        ]
+
+    def _free(self, connection: sqlite3.Connection, name: str) -> None:
+        """Take the messages of a seat back, or give up those that have seen too many seats die."""
+        connection.execute(_COUNT_DEATHS, (self._delivery_limit, name))
+        connection.execute(_RELEASE, (name,))
+        connection.execute("DELETE FROM seats WHERE name = ?", (name,))
+
+
+def _is_silent(renewed_at_ms: int, lease_ms: int, now_ms: int) -> bool:
+    """Whether the lease ran out. One renewed in the future was renewed before the clock was set back: it counts as
+    silent only when the clock is back by more than the lease, and then costs a redelivery."""
+    return abs(now_ms - renewed_at_ms) >= lease_ms
+
+
+def _to_delivery(row: tuple[int, int, int, str, str, str, bytes, bytes]) -> Delivery:
+    tag, generation, redelivered, dead_reason, message_id, content_type, raw_headers, body = row
+    headers = _headers_decoder.decode(raw_headers)
+    return Delivery(
+        envelope=Envelope(body=body, message_id=message_id, content_type=content_type, headers=headers),
+        attempt=_attempt(headers.get(ATTEMPT_HEADER)),
+        redelivered=bool(redelivered),
+        tag=tag,
+        generation=generation,
+        dead_reason=dead_reason,
+    )
+
+
+def _attempt(taken_up_before: HeaderValue | None) -> int:
+    """The header is data from outside when somebody else wrote the message; nonsense in it means the first attempt."""
+    if isinstance(taken_up_before, int) and taken_up_before > 0:
+        return taken_up_before + 1
+    return 1

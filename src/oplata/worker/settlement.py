@@ -1,0 +1,176 @@
+"""Every delivery of a batch comes to its end here: applied or buried and then acked, put off, or handed back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from oplata.errors import DatabaseUnavailable, DataRejected, QueueUnavailable, TopologyError
+from oplata.queue.backoff import delay_s
+from oplata.queue.base import Consumer
+from oplata.storage.changes import Change
+from oplata.storage.engine import Database
+from oplata.worker.apply import Applied, apply
+from oplata.worker.batch import EXHAUSTED, REJECTED, Part, dead_letter
+from oplata.worker.retry import Remedy, remedy, rung_delay_ms
+from oplata.worker.stats import Stats
+
+TRANSACTION_TIMEOUT_S = 60.0
+HOLD_S = 60.0
+"""How long a batch is held while the database is away, before the messages go back to the queue for others to take."""
+
+_AGAIN_BASE_S = 0.02
+_AGAIN_CAP_S = 0.5
+
+log = structlog.get_logger("oplata.worker")
+
+
+class Settlement:
+    """Commits parts one after another, and does what ``retry.remedy`` says when one fails.
+
+    ``pause`` waits a while, longer with each try, and returns early once ``stopping`` is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        stats: Stats,
+        stopping: asyncio.Event,
+        pause: Callable[[int], Awaitable[None]],
+        hold_s: float,
+        retry_delays_ms: Sequence[int],
+        max_attempts: int,
+        announce: Callable[[Sequence[Change]], None] | None,
+        now_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self._database = database
+        self._stats = stats
+        self._stopping = stopping
+        self._pause = pause
+        self._hold_s = hold_s
+        self._retry_delays_ms = retry_delays_ms
+        self._max_attempts = max_attempts
+        self._announce = announce
+        self._now_ms = now_ms
+        self._rng = rng
+
+    async def settle(self, consumer: Consumer, whole: Part) -> bool:
+        """Bring the whole batch to its end. False when the database stayed away and the rest went back to the queue."""
+        now_s = asyncio.get_running_loop().time
+        pending, tries, held_since_s = deque([whole]), 0, now_s()
+        while pending:
+            part = pending.popleft()
+            try:
+                await self._commit(part)
+            except Exception as error:
+                tries += 1
+                match self._remedy(part, error, tries):
+                    case Remedy.SPLIT:
+                        pending.extendleft(reversed(part.halves()))
+                        tries = 0
+                    case Remedy.BURY:
+                        pending.appendleft(self._buried(part, error))
+                    case Remedy.LATER:
+                        await self._put_off(consumer, part, error)
+                        tries = 0
+                    case Remedy.AGAIN:
+                        pending.appendleft(part)
+                        await asyncio.sleep(delay_s(tries, self._rng, _AGAIN_BASE_S, _AGAIN_CAP_S))
+                    case Remedy.PAUSE:
+                        pending.appendleft(part)
+                        log.warning("database is away", action="worker.pause", tries=tries, error=str(error))
+                        if self._stopping.is_set() or now_s() - held_since_s > self._hold_s:
+                            await self._hand_back(consumer, pending)
+                            return False
+                        await self._pause(tries)
+            else:
+                tries = 0
+                await self._ack(consumer, part)
+        return True
+
+    def _remedy(self, part: Part, error: Exception, tries: int) -> Remedy:
+        chosen = remedy(
+            error,
+            size=part.size,
+            tries=tries,
+            attempt=max(each.attempt for each in part.deliveries),
+            max_attempts=self._max_attempts,
+        )
+        if chosen is Remedy.BURY and not part.works:
+            # A dead letter holds only values that every database takes. Should one be refused all the same, it goes
+            # round by the slowest rung and is heard of each time, rather than being lost.
+            log.error("a dead letter was refused", action="worker.bury", error=str(error))
+            return Remedy.LATER
+        return chosen
+
+    async def _commit(self, part: Part) -> None:
+        at_ms = self._now_ms()
+        try:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
+                # The change log comes last: everybody waits for whoever holds it.
+                await uow.dead_letters.bury([letter for _, letter in part.poison])
+                applied = await apply(uow, part.works, at_ms) if part.works else None
+                await uow.commit()
+        except TimeoutError:
+            raise DatabaseUnavailable(f"a batch took longer than {TRANSACTION_TIMEOUT_S} s") from None
+        self._stats.batches += 1
+        self._stats.buried += len(part.poison)
+        for _, letter in part.poison:
+            log.error("message buried", action="worker.bury", reason=letter.reason, order_id=letter.order_id)
+        if applied is not None:
+            self._note(applied)
+
+    def _note(self, applied: Applied) -> None:
+        self._stats.applied += applied.fresh
+        self._stats.repeats += applied.repeats
+        self._stats.changes += len(applied.changes)
+        if applied.unknown_statuses:
+            log.warning("unknown statuses kept", action="worker.apply", statuses=sorted(applied.unknown_statuses)[:10])
+        if self._announce is not None and applied.changes:
+            self._announce(applied.changes)
+
+    async def _ack(self, consumer: Consumer, part: Part) -> None:
+        try:
+            await consumer.ack(part.deliveries)
+        except QueueUnavailable as error:
+            # It is applied; it will be delivered again, and change nothing.
+            log.warning("cannot ack", action="worker.ack", error=str(error))
+
+    def _buried(self, part: Part, error: Exception) -> Part:
+        """A part of one work that cannot be applied, as a part of one dead letter."""
+        work = part.works[0]
+        reason = REJECTED if isinstance(error, DataRejected) else EXHAUSTED
+        told = str(error) if isinstance(error, DataRejected) else "".join(traceback.format_exception(error))
+        return Part((), [(work.delivery, dead_letter(work.delivery, reason, told, self._now_ms(), work.event))])
+
+    async def _put_off(self, consumer: Consumer, part: Part, error: Exception) -> None:
+        """One message goes to a rung of the ladder: the delay lives in the queue, not in this process."""
+        delivery = part.deliveries[0]
+        delay_ms = rung_delay_ms(delivery.attempt, self._retry_delays_ms)
+        log.warning(
+            "message put off",
+            action="worker.retry",
+            attempt=delivery.attempt,
+            delay_ms=delay_ms,
+            error=f"{type(error).__name__}: {error}"[:500],
+        )
+        try:
+            await consumer.retry(delivery, delay_ms=delay_ms)
+        except (QueueUnavailable, TopologyError) as unmoved:
+            log.warning("cannot put off", action="worker.retry", error=str(unmoved))
+            await consumer.release([delivery])
+            self._stats.released += 1
+        else:
+            self._stats.retried += 1
+
+    async def _hand_back(self, consumer: Consumer, pending: Sequence[Part]) -> None:
+        deliveries = [delivery for part in pending for delivery in part.deliveries]
+        self._stats.released += len(deliveries)
+        await consumer.release(deliveries)

@@ -1,0 +1,19 @@
+"""What a worker has done, counted."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Stats(msgspec.Struct):
+    """What this worker has done since it started. ``received`` is what all others but the last two add up to."""
+
+    received: int = 0
+    applied: int = 0
+    repeats: int = 0
+    buried: int = 0
+    retried: int = 0
+    released: int = 0
+    changes: int = 0
+    batches: int = 0
+    pauses: int = 0

@@ -1,0 +1,172 @@
+"""The spool: while the broker is away a local file takes the callbacks, and passes on every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable, TopologyError
+from oplata.queue.base import Queue
+from oplata.queue.envelope import Delivery, Envelope
+from oplata.queue.rabbitmq import RabbitQueue
+from oplata.queue.spool import SpoolingPublisher
+from oplata.queue.sqlite import SqliteQueue
+from tests.services.breakable import NEW_QUEUE_S, Breakable
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_S = 0.3
+
+
+class Switch:
+    """A real queue's publisher behind a switch: what ``fails`` returns is raised instead of publishing."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self.fails: Callable[[], Exception | None] = lambda: None
+        self.delay_s = 0.0
+
+    async def publish(self, envelope: Envelope, *, timeout_s: float) -> None:
+        await asyncio.sleep(self.delay_s)
+        error = self.fails()
+        if error is not None:
+            raise error
+        await self._queue.publisher().publish(envelope, timeout_s=timeout_s)
+
+
+@asynccontextmanager
+async def spooling(folder: Path, max_bytes: int | None = None) -> AsyncIterator[tuple[SpoolingPublisher, Switch, SqliteQueue]]:
+    primary = SqliteQueue(folder / "primary.db")
+    await primary.start()
+    switch = Switch(primary)
+    publisher = SpoolingPublisher(switch, SqliteQueue(folder / "spool.db", max_bytes=max_bytes), patience_s=PATIENCE_S)
+    await publisher.start()
+    try:
+        yield publisher, switch, primary
+    finally:
+        await publisher.stop()
+        await primary.stop()
+
+
+def message(number: int, body: bytes = b"{}") -> Envelope:
+    return Envelope(body=body, message_id=f"m{number}")
+
+
+async def arrived(queue: Queue, count: int, *, within_s: float = 10) -> list[str]:
+    """The ids of the next ``count`` messages of the queue, in their order."""
+    consumer = queue.consumer(prefetch=1000)
+    found: list[Delivery] = []
+    try:
+        async with asyncio.timeout(within_s):
+            while len(found) < count:
+                fresh: Sequence[Delivery] = await consumer.receive(limit=1000, timeout_s=1)
+                await consumer.ack(fresh)
+                found.extend(fresh)
+    finally:
+        await consumer.close()
+    return [each.envelope.message_id for each in found]
+
+
+async def refused(publisher: SpoolingPublisher, envelope: Envelope) -> bool:
+    """Whether neither the queue nor the spool takes it."""
+    try:
+        await publisher.publish(envelope, timeout_s=2)
+    except QueueUnavailable:
+        return True
+    return False
+
+
+async def test_while_the_queue_confirms_the_spool_is_not_used(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (publisher, _, primary):
+        await publisher.publish(message(1), timeout_s=5)
+        assert ["m1"] == await arrived(primary, 1)
+        assert 0 == publisher.spooled
+
+
+@pytest.mark.parametrize("error", [NotConfirmed(), QueueUnavailable(), TopologyError(), Overloaded()], ids=repr)
+async def test_what_the_queue_does_not_take_is_spooled_and_passed_on_when_it_is_back(
+    tmp_path: Path, error: Exception
+) -> None:
+    async with spooling(tmp_path) as (publisher, switch, primary):
+        switch.fails = lambda: error
+        await publisher.publish(message(1), timeout_s=5)
+        assert 1 == publisher.spooled
+        switch.fails = lambda: None
+        assert ["m1"] == await arrived(primary, 1)
+
+
+async def test_what_is_spooled_is_passed_on_in_the_order_of_its_arrival(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (publisher, switch, primary):
+        switch.fails = NotConfirmed
+        for number in range(50):
+            await publisher.publish(message(number), timeout_s=5)
+        switch.fails = lambda: None
+        assert [f"m{number}" for number in range(50)] == await arrived(primary, 50)
+
+
+async def test_while_the_queue_is_known_to_be_away_nobody_waits_for_it(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (publisher, switch, _):
+        switch.fails = NotConfirmed
+        switch.delay_s = PATIENCE_S
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for number in range(30):
+            await publisher.publish(message(number), timeout_s=5)
+        # One waited for the queue; if all had, it would have been thirty times as long.
+        assert loop.time() - began_s < 15 * PATIENCE_S
+
+
+async def test_a_row_is_forgotten_only_after_the_confirm_and_survives_a_restart(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (publisher, switch, _):
+        switch.fails = NotConfirmed
+        for number in range(5):
+            await publisher.publish(message(number), timeout_s=5)
+    async with spooling(tmp_path) as (_, _, primary):
+        assert [f"m{number}" for number in range(5)] == await arrived(primary, 5)
+
+
+async def test_a_queue_that_takes_some_and_refuses_others_gets_each_of_them_in_the_end(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (publisher, switch, primary):
+        switch.fails = NotConfirmed
+        for number in range(20):
+            await publisher.publish(message(number), timeout_s=5)
+        turn = iter(range(10_000))
+        switch.fails = lambda: NotConfirmed() if next(turn) % 2 else None
+        assert {f"m{number}" for number in range(20)} == set(await arrived(primary, 20, within_s=30))
+
+
+async def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path) -> None:
+    async with spooling(tmp_path, max_bytes=400_000) as (publisher, switch, primary):
+        switch.fails = NotConfirmed
+        outcomes = [await refused(publisher, message(number, b"x" * 20_000)) for number in range(40)]
+        taken = outcomes.index(True)
+        assert 0 < taken
+        assert [True] * (40 - taken) == outcomes[taken:]
+        switch.fails = lambda: None
+        assert taken == len(await arrived(primary, taken))
+        await publisher.publish(message(1000), timeout_s=5)
+        assert ["m1000"] == await arrived(primary, 1)
+
+
+async def test_no_callback_that_was_taken_is_lost_while_the_broker_is_killed(
+    broker: Breakable, queue_name: str, tmp_path: Path
+) -> None:
+    queue = RabbitQueue(broker.url, queue_name)
+    publisher = SpoolingPublisher(queue.publisher(), SqliteQueue(tmp_path / "spool.db"), patience_s=PATIENCE_S)
+    await queue.start()
+    await publisher.start()
+    try:
+        await publisher.publish(message(0), timeout_s=30)
+        await asyncio.sleep(NEW_QUEUE_S)
+        await broker.kill9()
+        await asyncio.gather(*(publisher.publish(message(number), timeout_s=8) for number in range(1, 300)))
+        assert publisher.spooled > 0
+        await broker.start()
+        assert {f"m{number}" for number in range(300)} <= set(await arrived(queue, 300, within_s=60))
+    finally:
+        await publisher.stop()
+        await queue.stop()
