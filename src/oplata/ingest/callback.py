@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from oplata.bank.keyring import Keyring
 from oplata.bank.notification import parse
-from oplata.errors import BadNotification, NotAuthentic, NotConfirmed, Overloaded, QueueUnavailable
+from oplata.errors import BadNotification, NotAuthentic, NotConfirmed, Overloaded, QueueUnavailable, TopologyError
 from oplata.ingest import answer
 from oplata.ingest.answer import Answer
 from oplata.ingest.networks import Gate, Source
@@ -147,7 +147,8 @@ class Callback:
             return answer.OVERLOADED
         except NotConfirmed:
             return answer.UNCONFIRMED
-        except QueueUnavailable:
+        except (QueueUnavailable, TopologyError):
+            # The queue's own log lines say what to mend; the bank needs to know only that it should come again.
             return answer.UNAVAILABLE
         return answer.OK
 

@@ -13,7 +13,6 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from oplata.errors import DatabaseUnavailable, SettingsError
-from oplata.storage import schema
 from oplata.storage.faults import mapped
 from oplata.storage.session import Session
 from oplata.storage.unit_of_work import UnitOfWork
@@ -101,6 +100,8 @@ class Database:
 
     async def migrate(self) -> str:
         """Bring the tables to this version; says in a sentence what it did. Safe to run from several places at once."""
+        from oplata.storage import schema  # Alembic takes a tenth of a second to import, and few commands need it.
+
         async with self._writer:
             with mapped():
                 async with self._connected() as connection:
@@ -111,6 +112,8 @@ class Database:
 
     async def check(self) -> str:
         """Say in a sentence that the database works. Raises ``DatabaseUnavailable`` or ``SchemaError``."""
+        from oplata.storage import schema  # As in ``migrate``.
+
         with mapped():
             async with self._connected() as connection:
                 version = "sqlite_version()" if self._is_sqlite else "current_setting('server_version')"
