@@ -19,6 +19,7 @@ from oplata.ingest.networks import Gate, networks_of
 from oplata.orders.commands import Orders
 from oplata.queue.base import Publisher, Queue
 from oplata.queue.spool import SpoolingPublisher
+from oplata.queue.sqlite import SqliteQueue
 from oplata.settings import Settings
 from oplata.storage.engine import Database
 from oplata.worker.loop import Worker
@@ -47,7 +48,7 @@ class Oplata:
         self.role = role
         self._keyring = Keyring(self.settings.passwords())
         self.queue = queue_of(self.settings)
-        self.spool = None if role is Role.WORKER else spool_of(self.settings, self.queue.publisher())
+        self.spool = None if role is Role.WORKER else _spooling(self.settings, self.queue.publisher())
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
         self.worker = self._new_worker()
@@ -146,13 +147,11 @@ def queue_of(settings: Settings) -> Queue:
     """The queue that the settings name. Raises ``SettingsError``."""
     url = settings.queue_url.get_secret_value()
     if url.startswith("sqlite"):
-        from oplata.queue.sqlite import SqliteQueue  # A process needs one of the two.
-
         path = make_url(url).database
         if not path or path == ":memory:":
             raise SettingsError("OPLATA_QUEUE_URL names no file. Use a URL such as sqlite:///oplata-queue.db.")
         return SqliteQueue(path, retry_delays_ms=settings.queue_retry_delays_ms, max_in_flight=settings.max_in_flight)
-    from oplata.queue.rabbitmq import RabbitQueue
+    from oplata.queue.rabbitmq import RabbitQueue  # pika is for those who have a broker.
 
     return RabbitQueue(
         url,
@@ -164,18 +163,22 @@ def queue_of(settings: Settings) -> Queue:
     )
 
 
-def spool_of(settings: Settings, primary: Publisher) -> SpoolingPublisher | None:
-    """The stand-in for a broker that is away; None where it is not wanted, or the queue is a local file anyway."""
+def spool_of(settings: Settings) -> SqliteQueue | None:
+    """The file that stands in for a broker that is away; None where it is not wanted, or the queue is a file anyway."""
     if settings.spool == "off" or settings.queue_url.get_secret_value().startswith("sqlite"):
         return None
-    from oplata.queue.sqlite import SqliteQueue
-
-    spool = SqliteQueue(
+    return SqliteQueue(
         settings.spool_path,
         max_in_flight=settings.max_in_flight,
         max_bytes=settings.spool_max_bytes,
         min_free_bytes=settings.spool_min_free_bytes,
     )
+
+
+def _spooling(settings: Settings, primary: Publisher) -> SpoolingPublisher | None:
+    spool = spool_of(settings)
+    if spool is None:
+        return None
     return SpoolingPublisher(primary, spool, patience_s=min(settings.spool_patience_s, settings.confirm_timeout_s / 2))
 
 

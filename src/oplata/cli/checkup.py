@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from oplata.app import database_of, queue_of
+from oplata.app import database_of, queue_of, spool_of
 from oplata.errors import OplataError, SettingsError
 from oplata.observability.logging import without_passwords
 from oplata.settings import Settings
@@ -49,6 +49,7 @@ async def examine(now_ms: Callable[[], int] = now_ms) -> list[Finding]:
             await _finding(
                 "queue", lambda: _queue(settings), "OPLATA_QUEUE_URL", settings.queue_url.get_secret_value()
             ),
+            *await _spool(settings),
             await _finding("database", database.check, "OPLATA_DATABASE_URL", settings.database_url.get_secret_value()),
             judge_clock(now_ms(), await _database_ms(database)),
         ]
@@ -87,6 +88,25 @@ async def _queue(settings: Settings) -> str:
         return await queue.check()
     finally:
         await queue.stop()
+
+
+async def _spool(settings: Settings) -> list[Finding]:
+    """The file that stands in for the broker, where there is one: how much lies in it, and since when."""
+    spool = spool_of(settings)
+    if spool is None:
+        return []
+
+    async def examination() -> str:
+        await spool.start()
+        try:
+            depth, age_ms = await spool.depth(), await spool.oldest_age_ms()
+            waiting = depth.ready + depth.unacked + depth.retry + depth.dead
+            since = "" if age_ms is None else f", the oldest for {age_ms / 1000:.0f} s"
+            return f"{waiting} callbacks wait in the spool{since}. {await spool.check()}"
+        finally:
+            await spool.stop()
+
+    return [await _finding("spool", examination, "OPLATA_SPOOL_PATH", settings.spool_path)]
 
 
 async def _finding(check: str, examination: Callable[[], Awaitable[str]], variable: str, url: str) -> Finding:

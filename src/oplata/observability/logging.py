@@ -24,7 +24,7 @@ _DEEPEST = 6
 
 _CHATTY = {
     "uvicorn.access": logging.WARNING,
-    "pika": logging.ERROR,
+    "pika": logging.CRITICAL,
     "alembic": logging.WARNING,
     "httpx": logging.WARNING,
 }

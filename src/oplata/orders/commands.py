@@ -99,7 +99,7 @@ class Orders:
                 raise OrderNotFound(f"order {order_id} is not registered, and no payment names it")
             view = (await _views(uow, [row]))[0]
         if row.amount_kopecks is None:
-            told = ", ".join(f"{each.payment_id} {each.status} {each.amount} kopecks" for each in view.payments)
+            told = ", ".join(f"{each.payment_id} {each.status}" for each in view.payments) or "none yet"
             raise OrderNotFound(
                 f"order {order_id} is not registered; payments that name it are kept ({told}) "
                 "and take effect when it is registered"

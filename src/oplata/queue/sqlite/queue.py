@@ -141,11 +141,15 @@ class SqliteQueue:
         """Count the messages. Raises ``QueueUnavailable``."""
         return await self._answer(SqliteStore.depth, is_write=False)
 
+    async def oldest_age_ms(self) -> int | None:
+        """How long the oldest message has been here, or None. Reads the whole file. Raises ``QueueUnavailable``."""
+        return await self._answer(SqliteStore.oldest_age_ms, is_write=False)
+
     async def check(self) -> str:
         """Write and sync, and say in a sentence what the queue is; or raise the error that says what to mend."""
         mode = await self._answer(SqliteStore.prove_writable, is_write=True)
         free_gib = free_disk_bytes(self.path) / 2**30
-        return f"The queue is the SQLite file {self.path} (journal mode {mode}, writable, {free_gib:.1f} GiB free)."
+        return f"SQLite file {self.path} (journal mode {mode}, writable, {free_gib:.1f} GiB free)."
 
     def lane(self) -> Lane:
         """Where the operations line up. Raises ``QueueUnavailable`` when the queue is stopped."""

@@ -260,6 +260,11 @@ class SqliteStore:
             dead=places.get("dead", 0) + places.get("dead leased", 0),
         )
 
+    def oldest_age_ms(self) -> int | None:
+        """How long ago the oldest message was published; None where there is none."""
+        (since_ms,) = self.open().execute("SELECT min(set_at_ms) FROM messages").fetchone()
+        return None if since_ms is None else max(0, self._now_ms() - since_ms)
+
     def prove_writable(self) -> str:
         """Change nothing, but write and sync it; return the journal mode that the file really has."""
         connection = self.open()
