@@ -1,10 +1,14 @@
 # Needs Python 3.11 or newer and make. `make demo` shows the program; `make test` proves it, and brings its own services.
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 1000-1100
+SEED ?= 7
+MINUTES ?= 5
+RATE ?= 1000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo test lint format lock services services-stop clean
+.PHONY: help install demo test simulate chaos lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.
@@ -18,6 +22,13 @@ demo: $(STAMP)  ## Run the whole program in one process, bank included. ARGS="--
 test: $(STAMP) lint  ## Lint, get RabbitMQ, PostgreSQL and Node, and run every test. ARGS=... goes to pytest.
 	$(BIN)/python -m tests.services install
 	$(BIN)/pytest $(ARGS)
+
+simulate: $(STAMP)  ## Run the seeded simulation. SEEDS=1000-2000 says which.
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --processes 2
+
+chaos: $(STAMP)  ## Break real processes under load, and account for every callback. SEED=7 MINUTES=5 RATE=1000.
+	$(BIN)/python -m tests.services install
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --rate $(RATE) $(ARGS)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports.
 	$(BIN)/ruff check

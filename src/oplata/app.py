@@ -169,6 +169,8 @@ def spool_of(settings: Settings) -> SqliteQueue | None:
         return None
     return SqliteQueue(
         settings.spool_path,
+        # The spool's reader only passes messages on and knows no poison: however often it dies, none may be given up.
+        delivery_limit=10**9,
         max_in_flight=settings.max_in_flight,
         max_bytes=settings.spool_max_bytes,
         min_free_bytes=settings.spool_min_free_bytes,

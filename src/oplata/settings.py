@@ -29,6 +29,7 @@ from pydantic_settings import (
 )
 
 from oplata.errors import SettingsError
+from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS
 
 PREFIX = "OPLATA_"
 CONFIG_VARIABLE = "OPLATA_CONFIG"
@@ -120,7 +121,7 @@ class Settings(BaseSettings):
     queue_retry_delays_ms: Annotated[
         tuple[Annotated[int, Field(ge=1, le=86_400_000)], ...], NoDecode, BeforeValidator(_listed)
     ] = Field(
-        (1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000),
+        DEFAULT_RETRY_DELAYS_MS,
         min_length=1,
         max_length=16,
         description="1 to 16 delays in milliseconds with commas between, such as 1000,5000,30000",

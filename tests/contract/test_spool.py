@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from oplata.app import spool_of
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable, TopologyError
-from oplata.queue.base import Queue
+from oplata.queue.base import Depth, Queue
 from oplata.queue.envelope import Delivery, Envelope
 from oplata.queue.rabbitmq import RabbitQueue
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import SqliteQueue
+from oplata.settings import Settings
 from tests.services.breakable import NEW_QUEUE_S, Breakable
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE_S = 0.3
+EMPTY = Depth(ready=0, unacked=0, retry=0, dead=0)
 
 
 class Switch:
@@ -39,11 +42,14 @@ class Switch:
 
 
 @asynccontextmanager
-async def spooling(folder: Path, max_bytes: int | None = None) -> AsyncIterator[tuple[SpoolingPublisher, Switch, SqliteQueue]]:
+async def spooling(
+    folder: Path, *, max_bytes: int | None = None, spool: SqliteQueue | None = None
+) -> AsyncIterator[tuple[SpoolingPublisher, Switch, SqliteQueue]]:
     primary = SqliteQueue(folder / "primary.db")
     await primary.start()
     switch = Switch(primary)
-    publisher = SpoolingPublisher(switch, SqliteQueue(folder / "spool.db", max_bytes=max_bytes), patience_s=PATIENCE_S)
+    spool = spool or SqliteQueue(folder / "spool.db", max_bytes=max_bytes)
+    publisher = SpoolingPublisher(switch, spool, patience_s=PATIENCE_S)
     await publisher.start()
     try:
         yield publisher, switch, primary
@@ -150,6 +156,24 @@ async def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path:
         assert taken == len(await arrived(primary, taken))
         await publisher.publish(message(1000), timeout_s=5)
         assert ["m1000"] == await arrived(primary, 1)
+
+
+async def test_however_often_the_process_dies_with_them_spooled_callbacks_are_passed_on(tmp_path: Path) -> None:
+    settings = Settings(queue_url="amqp://127.0.0.1/", spool_path=str(tmp_path / "spool.db"))
+    for _ in range(25):
+        spool = spool_of(settings)
+        assert spool is not None
+        await spool.start()
+        if await spool.depth() == EMPTY:
+            await spool.publisher().publish(message(1), timeout_s=5)
+        assert ["m1"] == [
+            each.envelope.message_id for each in await spool.consumer(prefetch=9).receive(limit=9, timeout_s=5)
+        ]
+        spool.abandon()
+    spool = spool_of(settings)
+    assert spool is not None
+    async with spooling(tmp_path, spool=spool) as (_, _, primary):
+        assert ["m1"] == await arrived(primary, 1)
 
 
 async def test_no_callback_that_was_taken_is_lost_while_the_broker_is_killed(

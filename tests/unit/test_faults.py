@@ -40,7 +40,8 @@ class _DriverError(Exception):
         (_DriverError("25006"), DatabaseUnavailable),
         (_DriverError("28P01"), DatabaseUnavailable),
         (_DriverError("3D000"), DatabaseUnavailable),
-        (_DriverError("XX000"), DatabaseUnavailable),
+        (_DriverError("XX000"), Contention),
+        (_DriverError("P0001"), Contention),
         (asyncpg.InterfaceError("connection is closed"), DatabaseUnavailable),
         (ConnectionRefusedError(111, "Connection refused"), DatabaseUnavailable),
         (TimeoutError(), DatabaseUnavailable),
@@ -68,8 +69,8 @@ def test_a_fault_is_the_exception_that_says_what_to_do(
 
 
 def test_what_the_driver_cannot_encode_is_the_data_and_not_the_connection() -> None:
-    # asyncpg has two exceptions of this name; the one that its encoder raises has no SQLSTATE.
-    raised = asyncpg.exceptions._base.DataError("invalid input for query argument $1: value out of int64 range")
+    # asyncpg encodes by itself, and borrows the server's SQLSTATE for what it cannot encode.
+    raised = asyncpg.DataError("invalid input for query argument $1: value out of int64 range")
     wrapper = ProgrammingError("SELECT", {}, raised)
     assert wrapper.orig is raised
     with pytest.raises(DataRejected), mapped():

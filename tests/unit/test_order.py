@@ -126,3 +126,29 @@ def test_a_payment_that_went_back_never_hides_one_that_holds_money() -> None:
     payments = _payments({"1": [paid_event("REFUNDED", 0)], "2": [paid_event("AUTHORIZED")], "3": [paid_event("NEW")]})
 
     assert judge(ORDER_KOPECKS, payments).status is OrderStatus.AUTHORIZED
+
+
+def test_a_refund_that_failed_leaves_the_order_paid_and_is_for_a_person() -> None:
+    history = [paid_event("CONFIRMED"), paid_event("REFUNDED", success=False)]
+
+    verdict = judge(ORDER_KOPECKS, _payments({"1": history}))
+
+    assert (OrderStatus.PAID, True) == (verdict.status, "REFUNDED with Success: false" in str(verdict.review))
+
+
+def test_a_confirmation_that_failed_pays_nothing() -> None:
+    verdict = judge(ORDER_KOPECKS, _payments({"1": [paid_event("CONFIRMED", success=False)]}))
+
+    assert (OrderStatus.PENDING, True) == (verdict.status, verdict.review is not None)
+
+
+def test_a_confirmation_told_again_after_a_partial_refund_contradicts_nothing() -> None:
+    told = [("CONFIRMED", ORDER_KOPECKS), ("PARTIAL_REFUNDED", 600), ("CONFIRMED", 600)]
+
+    assert Verdict(OrderStatus.PARTIALLY_REFUNDED, None) == _judged(*told)
+
+
+def test_confirmations_of_amounts_that_no_refund_explains_are_for_a_person() -> None:
+    verdict = _judged(("CONFIRMED", ORDER_KOPECKS), ("PARTIAL_REFUNDED", 600), ("CONFIRMED", 500))
+
+    assert (OrderStatus.PENDING, True) == (verdict.status, "different amounts" in str(verdict.review))

@@ -62,13 +62,16 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 def parse(body: bytes, content_type: str = "application/json") -> Notification:
     """Read a notification. Raises ``BadNotification`` with a sentence that says what is wrong with it.
 
-    JSON is expected whatever the content type says, but for ``application/x-www-form-urlencoded``.
+    JSON is expected whatever the content type says, but for a form that says so and does not begin with a brace.
     """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadNotification(f"the body is not valid UTF-8: byte {error.start} is wrong") from None
-    form = content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+    if "\x00" in text:
+        raise BadNotification("the body holds a NUL character")
+    # Some clients call everything a form; no form begins with a brace.
+    form = _media_type(content_type) == "application/x-www-form-urlencoded" and not text.lstrip().startswith("{")
     root = dict(_form_pairs(text) if form else _json_pairs(text))
     _require_text(root)
     _check_types(root)
@@ -80,6 +83,10 @@ def parse(body: bytes, content_type: str = "application/json") -> Notification:
         amount_kopecks=_amount(root.get("Amount")),
         success=_success(root.get("Success")),
     )
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 class _Pairs(list[tuple[str, object]]):

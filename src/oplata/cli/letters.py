@@ -16,9 +16,8 @@ from oplata.storage.dead_letters import Buried
 HIDDEN = b"***"
 
 _SECRETS = rb"Token|Password|AccountToken|RebillId|CardData|CVV|CVC|EncryptedPaymentData"
-_JSON_SECRET = re.compile(
-    rb'("(?:' + _SECRETS + rb')"\s{0,100}:\s{0,100})("(?:[^"\\]|\\.)*+"?|[^\s",}\]]+)', re.I | re.S
-)
+_JSON_VALUE = rb'("(?:[^"\\]|\\.)*+"?|[^\s",}\]]+)'
+_JSON_SECRET = re.compile(rb'("(?:' + _SECRETS + rb')"\s{0,100}:\s{0,100})' + _JSON_VALUE, re.I | re.S)
 _FORM_SECRET = re.compile(rb"((?:\A|&)(?:" + _SECRETS + rb")=)[^&]*", re.I)
 _DIGITS = re.compile(rb"(?<![\d*])\d(?:[ -]?\d){12,18}(?!\d)")
 

@@ -13,7 +13,7 @@ _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 8
 _AGO = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[int]):
     """Milliseconds since the Unix epoch, from ISO 8601 (UTC where it names no zone) or from an age such as 2h."""
 
     name = "moment"
@@ -27,9 +27,8 @@ class Moment(click.ParamType):
         try:
             moment = datetime.fromisoformat(str(value).strip())
         except ValueError:
-            self.fail(
-                f"{value!r} is no moment such as 2026-03-01, 2026-03-01T12:30:00+03:00, 90m, 2h or 3d", param, ctx
-            )
+            examples = "2026-03-01, 2026-03-01T12:30:00+03:00, 90m, 2h or 3d"
+            self.fail(f"{value!r} is no moment such as {examples}", param, ctx)
         zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         return round(zoned.timestamp() * 1000)
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @click.option("--to", "to_ms", type=Moment(), help="Only what came before then.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text; one object a line.")
 def verify(from_ms: int | None, to_ms: int | None, as_json: bool) -> int:
-    """Hold archive, events, payments, orders, change log and money against each other, and count queue and dead letters.
+    """Hold archive, events, payments, orders, change log and money against each other.
 
-    It only reads, in one snapshot, so workers may run. Dead letters and waiting messages are counted and are no gaps.
-    Exit code 0 when all agrees; 1 with a sentence for each gap when something does not. `oplata replay` mends payments
-    and orders; what the archive itself has lost nothing can mend.
+    The queue and the dead letters are counted: what waits there is no gap. It only reads, in one snapshot, so workers
+    may run. Exit code 0 when all agrees; 1 with a sentence for each gap when something does not. `oplata replay` mends
+    payments and orders; what the archive itself has lost nothing can mend.
     """
     from oplata.cli.lifetime import run_loop
     from oplata.reconcile.verify import Range
@@ -71,9 +71,8 @@ def _sentences(account: Account) -> list[str]:
     ]
     if account.depth is not None:
         depth = account.depth
-        sentences.append(
-            f"queue: {depth.ready} ready, {depth.unacked} held by workers, {depth.retry} to be retried, {depth.dead} dead"
-        )
+        held = f"{depth.ready} ready, {depth.unacked} held by workers"
+        sentences.append(f"queue: {held}, {depth.retry} to be retried, {depth.dead} dead")
     return [*sentences, f"dead letters: {states}"]
 
 

@@ -44,10 +44,11 @@ def judge(amount_kopecks: int | None, payments: Mapping[str, Payment]) -> Verdic
     paid_by: list[str] = []
     for payment_id in sorted(payments):
         payment = payments[payment_id]
-        complaint = payment.review or _mismatch(amount_kopecks, payment)
-        if complaint is not None:
-            complaints.append(f"payment {payment_id}: {complaint}")
-        elif payment.phase is Phase.CAPTURED and payment.captured_kopecks is None:
+        mismatch = _mismatch(amount_kopecks, payment)
+        complaints.extend(f"payment {payment_id}: {each}" for each in (payment.review, mismatch) if each is not None)
+        if payment.disputed or mismatch is not None:
+            continue
+        if payment.phase is Phase.CAPTURED and payment.captured_kopecks is None:
             # A refund under way tells that money was captured, and not how much: CONFIRMED is still to come.
             phases.add(Phase.STARTED)
         else:

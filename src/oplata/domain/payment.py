@@ -38,7 +38,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """What the evidence amounts to.
 
     ``captured_kopecks`` is the amount that was CONFIRMED, or None while that is not known for certain. ``review`` says
-    why a person must look, or is None; a payment under review never makes an order paid.
+    why a person must look, or is None. A payment that is ``disputed`` contradicts itself: it says nothing of its order.
     """
 
     order_id: str | None
@@ -47,6 +47,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     amount_kopecks: int | None
     captured_kopecks: int | None
     review: str | None
+    disputed: bool
 
 
 def moves_payment(event: Event) -> bool:
@@ -80,7 +81,7 @@ def fold(events: Iterable[Event]) -> Evidence:
 
 def conclude(evidence: Evidence) -> Payment:
     """What the payment is. The evidence holds at least one status."""
-    review = _contradiction(evidence)
+    contradiction = _contradiction(evidence)
     statuses = evidence.seen or {"NEW": Amounts(-1, -1)}
     status = max(statuses, key=lambda name: PAYMENT_STATUSES[name].rank)
     # Every refund leaves less, so of several amounts with one status the lowest is the latest.
@@ -91,7 +92,8 @@ def conclude(evidence: Evidence) -> Payment:
         phase=PAYMENT_STATUSES[status].phase,
         amount_kopecks=known if known >= 0 else None,
         captured_kopecks=_captured(evidence),
-        review=review,
+        review=contradiction or _failed_claims(evidence),
+        disputed=contradiction is not None,
     )
 
 
@@ -105,21 +107,38 @@ def _join_amounts(left: dict[str, Amounts], right: dict[str, Amounts]) -> dict[s
 
 def _captured(evidence: Evidence) -> int | None:
     confirmed = evidence.seen.get("CONFIRMED")
-    if confirmed is None or confirmed.low != confirmed.high or confirmed.low < 0:
+    if confirmed is None or confirmed.low < 0 or _differs(confirmed, evidence):
         return None
-    return confirmed.low
+    return confirmed.high
+
+
+def _differs(confirmed: Amounts, evidence: Evidence) -> bool:
+    """Whether CONFIRMED came with amounts that do not fit together.
+
+    The amount is the transaction's at the moment of telling. One that was told again after a partial refund carries
+    what was left, so a lower amount that a refund left is no contradiction.
+    """
+    if confirmed.low == confirmed.high:
+        return False
+    refunded = evidence.seen.get("PARTIAL_REFUNDED")
+    return refunded is None or confirmed.low not in (refunded.low, refunded.high)
+
+
+def _failed_claims(evidence: Evidence) -> str | None:
+    """A movement of money that the bank says has failed moved nothing, and a person should know of it."""
+    if not evidence.failed:
+        return None
+    return f"the bank reported {', '.join(sorted(evidence.failed))} with Success: false"
 
 
 def _contradiction(evidence: Evidence) -> str | None:
-    if evidence.failed:
-        return f"the bank reported {', '.join(sorted(evidence.failed))} with Success: false"
     captured = [status for status in PAYMENT_STATUSES if status in AFTER_CAPTURE and status in evidence.seen]
     if "REVERSED" in evidence.seen and captured:
         return f"the bank reported both REVERSED and {captured[0]}"
     if len(evidence.orders) > 1:
         return f"the bank named several orders for one payment: {', '.join(evidence.orders[:5])}"
     confirmed = evidence.seen.get("CONFIRMED")
-    if confirmed is not None and confirmed.low != confirmed.high:
+    if confirmed is not None and _differs(confirmed, evidence):
         return f"CONFIRMED came with different amounts, {_said(confirmed.low)} and {_said(confirmed.high)}"
     if confirmed is not None and confirmed.low < 0:
         return "CONFIRMED came without an amount"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import traceback
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -20,13 +19,12 @@ from oplata.ingest import answer
 from oplata.ingest.answer import Answer
 from oplata.ingest.networks import Gate, Source
 from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
+from oplata.observability.faults import describe
 from oplata.queue.base import Publisher
 from oplata.queue.envelope import FORM, JSON, RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope
 
 CONFIRM_GRACE_S = 0.5
 """The publisher keeps the limit itself; this much later we stop waiting for it, in any case before the bank does."""
-
-MAX_CAUSES = 4
 
 _log = structlog.get_logger("oplata.ingest")
 _TERMINAL_KEY = re.compile(r"[A-Za-z0-9_.-]{1,20}", re.ASCII)
@@ -218,16 +216,3 @@ async def read_body(receive: Receive, most_bytes: int) -> bytes | Answer | None:
             return answer.TOO_LONG
         if not message.get("more_body", False):
             return bytes(body)
-
-
-def describe(error: BaseException) -> str:
-    """Where an error was raised and of which type it and its causes are.
-
-    Never what they say: the message of an error that nobody foresaw may hold the body, and so may its variables.
-    """
-    told: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(told) < MAX_CAUSES:
-        told.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
-        cause = cause.__cause__ or cause.__context__
-    return "\n".join(told)

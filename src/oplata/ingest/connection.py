@@ -20,6 +20,10 @@ MAX_PIPELINED = 64
 HEAD_TIMEOUT_S = 10.0
 """How long a new connection, or the headers of a further request on it, may take."""
 
+LINGER_S = 1.0
+"""How long a shutdown leaves an idle connection open. Whoever has just sent a request over it is answered, and told
+that the connection ends; closed at once, it would be reset under a request that was not read yet."""
+
 
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, which by itself waits for ever for headers, and keeps any number of bytes of them."""
@@ -29,6 +33,7 @@ class Connection(HttpToolsProtocol):
         self._around_bytes = 0
         self._head_complete = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -58,6 +63,16 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete = True
         super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Serve one more request at most. Called by uvicorn when it begins to stop."""
+        self._leaving = True
+        if self._answering():
+            super().shutdown()
+        else:
+            self.loop.call_later(LINGER_S, self._leave)
 
     def on_body(self, body: bytes) -> None:
         self._around_bytes -= len(body)
@@ -79,6 +94,10 @@ class Connection(HttpToolsProtocol):
         if self._answering():
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
         else:
+            self.transport.close()
+
+    def _leave(self) -> None:
+        if not self._answering() and not self.transport.is_closing():
             self.transport.close()
 
     def _answering(self) -> bool:

@@ -99,7 +99,7 @@ class Orders:
                 raise OrderNotFound(f"order {order_id} is not registered, and no payment names it")
             view = (await _views(uow, [row]))[0]
         if row.amount_kopecks is None:
-            told = ", ".join(f"{each.payment_id} {each.status}" for each in view.payments) or "none yet"
+            told = ", ".join(map(_told, view.payments)) or "none yet"
             raise OrderNotFound(
                 f"order {order_id} is not registered; payments that name it are kept ({told}) "
                 "and take effect when it is registered"
@@ -136,6 +136,11 @@ class Orders:
             view = (await _views(uow, [registered]))[0]
             await uow.commit()
         return view
+
+
+def _told(payment: PaymentView) -> str:
+    amount = "" if payment.amount is None else f" {payment.amount} kopecks"
+    return f"{payment.payment_id} {payment.status}{amount}"
 
 
 async def _views(uow: UnitOfWork, rows: Sequence[OrderRow]) -> list[OrderView]:

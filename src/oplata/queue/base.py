@@ -9,6 +9,9 @@ import msgspec
 
 from oplata.queue.envelope import Delivery, Envelope
 
+DEFAULT_RETRY_DELAYS_MS = (1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000)
+"""The rungs of the retry ladder."""
+
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):
     """How many messages lie where: ``ready`` for a worker, held ``unacked`` by one, in ``retry``, ``dead``."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable, TopologyError
+from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
 from oplata.queue.base import Consumer, Publisher, Queue
 from oplata.queue.envelope import Delivery, Envelope
@@ -111,38 +112,40 @@ class SpoolingPublisher:
             while True:
                 try:
                     deliveries = await consumer.receive(limit=FORWARD_BATCH, timeout_s=RECEIVE_TIMEOUT_S)
-                    if deliveries:
-                        await self._forward(consumer, deliveries)
-                    failures = 0
+                    failures = failures + 1 if deliveries and not await self._forward(consumer, deliveries) else 0
                 except (QueueUnavailable, TopologyError) as error:
                     failures += 1
                     _log.warning("cannot read the spool", action="spool.forward", reason=str(error))
+                except Exception as error:
+                    # Callbacks go on being spooled, so whatever it is may not end the forwarding for good.
+                    failures += 1
+                    _log.error("the spool's forwarding failed", action="spool.forward", reason=describe(error))
+                if failures:
                     await self._pause(failures)
         finally:
             await consumer.close()
 
-    async def _forward(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
-        """Pass these on until each is confirmed, and forget each only then."""
-        failures = 0
-        waiting = list(deliveries)
-        while waiting:
-            # They are sent in their order, all before the first confirm is waited for.
-            outcomes = await asyncio.gather(
-                *(self._primary.publish(each.envelope, timeout_s=self._forward_timeout_s) for each in waiting),
-                return_exceptions=True,
+    async def _forward(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> bool:
+        """Pass these on, forget each that was confirmed, and put the others back; whether there was any progress."""
+        # They are sent in their order, all before the first confirm is waited for.
+        outcomes = await asyncio.gather(
+            *(self._primary.publish(each.envelope, timeout_s=self._forward_timeout_s) for each in deliveries),
+            return_exceptions=True,
+        )
+        confirmed = [each for each, outcome in zip(deliveries, outcomes, strict=True) if outcome is None]
+        others = [each for each, outcome in zip(deliveries, outcomes, strict=True) if outcome is not None]
+        await consumer.ack(confirmed)
+        await consumer.release(others)
+        self.forwarded += len(confirmed)
+        if confirmed:
+            self._away_until_s = 0.0
+            _log.info("spooled callbacks passed on", action="spool.forward", count=len(confirmed))
+        if others:
+            reasons = sorted({str(outcome) for outcome in outcomes if isinstance(outcome, Exception)})
+            _log.info(
+                "the queue is still away", action="spool.forward", count=len(others), reason="; ".join(reasons[:3])
             )
-            confirmed = [each for each, outcome in zip(waiting, outcomes, strict=True) if outcome is None]
-            waiting = [each for each, outcome in zip(waiting, outcomes, strict=True) if outcome is not None]
-            await consumer.ack(confirmed)
-            self.forwarded += len(confirmed)
-            if confirmed:
-                self._away_until_s = 0.0
-            if waiting:
-                failures = 1 if confirmed else failures + 1
-                reasons = {str(outcome) for outcome in outcomes if isinstance(outcome, Exception)}
-                _log.info("the queue is still away", action="spool.forward", reason="; ".join(sorted(reasons)[:3]))
-                await self._pause(failures)
-        _log.info("spooled callbacks passed on", action="spool.forward", count=len(deliveries))
+        return bool(confirmed)
 
     async def _pause(self, failures: int) -> None:
         await asyncio.sleep(0.05 + delay_s(failures, self._rng, _BACKOFF_BASE_S, _BACKOFF_CAP_S))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 
 from oplata.storage.session import Session
 from oplata.storage.tables import callbacks
@@ -59,6 +59,23 @@ class Archive:
         """The callback of this event, or None."""
         rows = await self._session.execute(select(*_COLUMNS).where(callbacks.c.digest == digest))
         return next((ArchivedCallback(**row) for row in rows.mappings()), None)
+
+    async def page(
+        self, after: tuple[int, str] | None, *, from_ms: int | None, to_ms: int | None, limit: int
+    ) -> list[ArchivedCallback]:
+        """The next callbacks by the time they were first seen, of those first seen from one time up to another.
+
+        ``after`` is the time and the digest of the last one of the page before.
+        """
+        place = (callbacks.c.first_seen_at_ms, callbacks.c.digest)
+        statement = select(*_COLUMNS).order_by(*place).limit(limit)
+        if after is not None:
+            statement = statement.where(tuple_(*place) > after)
+        if from_ms is not None:
+            statement = statement.where(callbacks.c.first_seen_at_ms >= from_ms)
+        if to_ms is not None:
+            statement = statement.where(callbacks.c.first_seen_at_ms < to_ms)
+        return [ArchivedCallback(**row) for row in (await self._session.execute(statement)).mappings()]
 
     async def count(self) -> int:
         """How many distinct callbacks are kept. Reads the whole table: for checks and tests."""

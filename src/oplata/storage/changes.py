@@ -8,9 +8,10 @@ import msgspec
 from sqlalchemy import insert, select
 
 from oplata.storage.session import Session
-from oplata.storage.tables import changes
+from oplata.storage.tables import changes, orders
 
 _COLUMNS = tuple(col for col in changes.c if col is not changes.c.id)
+_NAMES = [col.name for col in _COLUMNS]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +44,35 @@ class ChangeLog:
         statement = insert(changes).from_select(list(given.c.keys()), self._session.every(given))
         await self._session.execute(statement, self._session.bind(_COLUMNS, map(msgspec.structs.astuple, told)))
 
+    async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[tuple[int, Change]]]:
+        """All that was told of each of these orders, with the ids, by version; one of which nothing was is absent."""
+        wanted = self._session.source((changes.c.order_id,))
+        statement = (
+            select(changes.c.id, *_COLUMNS)
+            .join(wanted, changes.c.order_id == wanted.c.order_id)
+            .order_by(changes.c.order_id, changes.c.version)
+        )
+        bound = self._session.bind((changes.c.order_id,), [(order_id,) for order_id in order_ids])
+        found: dict[str, list[tuple[int, Change]]] = {}
+        for row in (await self._session.execute(statement, bound)).mappings():
+            change = Change(**{name: row[name] for name in _NAMES})
+            found.setdefault(change.order_id, []).append((row["id"], change))
+        return found
+
+    async def orphans(self, last_id: int, *, limit: int) -> tuple[int | None, list[str]]:
+        """Of the changes after this id: the id of the page's last one (None at the end), and orders without a row."""
+        statement = (
+            select(changes.c.id, changes.c.order_id, orders.c.order_id.label("row"))
+            .outerjoin(orders, orders.c.order_id == changes.c.order_id)
+            .where(changes.c.id > last_id)
+            .order_by(changes.c.id)
+            .limit(limit)
+        )
+        rows = (await self._session.execute(statement)).mappings().all()
+        return (rows[-1]["id"] if rows else None), [row["order_id"] for row in rows if row["row"] is None]
+
     async def after(self, last_id: int, *, limit: int) -> list[tuple[int, Change]]:
         """The changes after this id with their ids, oldest first."""
         statement = select(changes.c.id, *_COLUMNS).where(changes.c.id > last_id).order_by(changes.c.id).limit(limit)
         rows = (await self._session.execute(statement)).tuples()
-        names = [col.name for col in _COLUMNS]
-        return [(row[0], Change(**dict(zip(names, row[1:], strict=True)))) for row in rows]
+        return [(row[0], Change(**dict(zip(_NAMES, row[1:], strict=True)))) for row in rows]

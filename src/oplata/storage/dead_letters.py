@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, update
 
 from oplata.storage.session import Session
 from oplata.storage.tables import dead_letters
 
-_COLUMNS = tuple(col for col in dead_letters.c if col is not dead_letters.c.id)
+_SEEN = (dead_letters.c.id, dead_letters.c.state, dead_letters.c.times_seen)
+_ALL = tuple(dead_letters.c)
+
+
+class State(StrEnum):
+    """What became of a dead letter. One that comes again is open again."""
+
+    OPEN = "open"
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that was given up. ``reason`` is one word from a short list, ``detail`` a sentence or a traceback."""
+    """A message that was given up. ``reason`` is one word from a short list, ``detail`` a sentence or a traceback.
+
+    ``attempts`` is how often it was taken up. Terminal and order are what a verified body says if ``verified``; else
+    they are what the body claims, good to search by and for nothing else.
+    """
 
     reason: str
     detail: str
@@ -24,12 +38,43 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str | int]
     terminal_key: str | None = None
     order_id: str | None = None
+    verified: bool = False
+    attempts: int = 1
     seen_at_ms: int
 
     @property
     def fingerprint(self) -> str:
         """Tells one poison from another: the same bytes for the same reason are one dead letter."""
         return hashlib.sha256(self.reason.encode() + b"\0" + self.body).hexdigest()
+
+
+class Buried(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter as it lies in the table. ``settled_*`` say who redrove or discarded it, and are None while open."""
+
+    id: int
+    letter: DeadLetter
+    fingerprint: str
+    first_seen_at_ms: int
+    times_seen: int
+    state: State
+    settled_at_ms: int | None
+    settled_by: str | None
+    settled_why: str | None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters: all of what is given must hold. Times bound ``last seen``, from the first up to the second.
+
+    ``ids`` of None is any, and an empty one is none. ``state`` of None is any.
+    """
+
+    ids: Sequence[int] | None = None
+    reason: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    terminal_key: str | None = None
+    order_id: str | None = None
+    state: State | None = State.OPEN
 
 
 class DeadLetters:
@@ -39,7 +84,7 @@ class DeadLetters:
         self._session = session
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep these. One that lies there already is counted again."""
+        """Keep these. One that lies there already is counted again, and is open again."""
         insert = self._session.insert(dead_letters)
         statement = insert.on_conflict_do_update(
             index_elements=[dead_letters.c.fingerprint],
@@ -48,20 +93,79 @@ class DeadLetters:
                 "last_seen_at_ms": self._session.greatest(
                     dead_letters.c.last_seen_at_ms, insert.excluded.last_seen_at_ms
                 ),
+                "detail": insert.excluded.detail,
+                "attempts": insert.excluded.attempts,
+                "state": State.OPEN.value,
+                "settled_at_ms": None,
+                "settled_by": None,
+                "settled_why": None,
             },
         )
         # Bodies here may be any bytes, which a batch of rows cannot carry; and they are few.
         for letter in sorted(letters, key=lambda each: each.fingerprint):
             await self._session.execute(statement, _row(letter))
 
+    async def search(self, wanted: Wanted, *, limit: int) -> list[Buried]:
+        """The most recently seen of these, newest first."""
+        place = (dead_letters.c.last_seen_at_ms.desc(), dead_letters.c.id.desc())
+        return await self._read(_where(select(*_ALL), wanted).order_by(*place).limit(limit))
+
+    async def page(self, wanted: Wanted, *, after_id: int, limit: int) -> list[Buried]:
+        """The next of these by id: what arrives meanwhile comes last, and nothing comes twice."""
+        statement = _where(select(*_ALL), wanted).where(dead_letters.c.id > after_id)
+        return await self._read(statement.order_by(dead_letters.c.id).limit(limit))
+
+    async def get(self, letter_id: int) -> Buried | None:
+        """One of them, or None."""
+        return next(iter(await self.search(Wanted(ids=[letter_id], state=None), limit=1)), None)
+
+    async def settle(self, letters: Sequence[Buried], state: State, *, at_ms: int, by: str, why: str) -> frozenset[int]:
+        """Set the state of those that are still as they were read, and return their ids.
+
+        One that came again since then, or that somebody else has settled, stays as it is: it is news.
+        """
+        given = self._session.source(_SEEN)
+        statement = (
+            update(dead_letters)
+            .values(state=state.value, settled_at_ms=at_ms, settled_by=by, settled_why=why)
+            .where(*(col == given.c[col.name] for col in _SEEN))
+            .returning(dead_letters.c.id)
+        )
+        rows = [(each.id, each.state.value, each.times_seen) for each in sorted(letters, key=lambda each: each.id)]
+        return frozenset((await self._session.execute(statement, self._session.bind(_SEEN, rows))).scalars())
+
     async def newest(self, *, limit: int) -> list[tuple[int, DeadLetter]]:
-        """The most recently seen, with their ids."""
-        statement = select(dead_letters).order_by(dead_letters.c.last_seen_at_ms.desc()).limit(limit)
-        return [(row["id"], _letter(dict(row))) for row in (await self._session.execute(statement)).mappings()]
+        """The most recently seen of any state, with their ids."""
+        return [(each.id, each.letter) for each in await self.search(Wanted(state=None), limit=limit)]
 
     async def count(self) -> int:
-        """How many there are."""
-        return int((await self._session.execute(select(func.count()).select_from(dead_letters))).scalar_one())
+        """How many there are, of any state."""
+        return sum((await self.count_by_state()).values())
+
+    async def count_by_state(self) -> dict[str, int]:
+        """How many there are of each state; a state without any is absent."""
+        statement = select(dead_letters.c.state, func.count().label("count")).group_by(dead_letters.c.state)
+        return {row["state"]: int(row["count"]) for row in (await self._session.execute(statement)).mappings()}
+
+    async def _read(self, statement: Select[tuple[object, ...]]) -> list[Buried]:
+        return [_buried(dict(row)) for row in (await self._session.execute(statement)).mappings()]
+
+
+def _where(statement: Select[tuple[object, ...]], wanted: Wanted) -> Select[tuple[object, ...]]:
+    table = dead_letters.c
+    if wanted.ids is not None:
+        statement = statement.where(table.id.in_(wanted.ids))
+    if wanted.since_ms is not None:
+        statement = statement.where(table.last_seen_at_ms >= wanted.since_ms)
+    if wanted.until_ms is not None:
+        statement = statement.where(table.last_seen_at_ms < wanted.until_ms)
+    equal = (
+        (table.reason, wanted.reason),
+        (table.terminal_key, wanted.terminal_key),
+        (table.order_id, wanted.order_id),
+        (table.state, None if wanted.state is None else wanted.state.value),
+    )
+    return statement.where(*(col == value for col, value in equal if value is not None))
 
 
 def _row(letter: DeadLetter) -> dict[str, object]:
@@ -74,13 +178,28 @@ def _row(letter: DeadLetter) -> dict[str, object]:
         "headers": msgspec.json.encode(letter.headers).decode(),
         "terminal_key": letter.terminal_key,
         "order_id": letter.order_id,
+        "verified": letter.verified,
+        "attempts": letter.attempts,
         "first_seen_at_ms": letter.seen_at_ms,
         "last_seen_at_ms": letter.seen_at_ms,
         "times_seen": 1,
     }
 
 
-def _letter(row: dict[str, object]) -> DeadLetter:
-    fields = {name: row[name] for name in ("reason", "detail", "body", "content_type", "terminal_key", "order_id")}
-    headers = msgspec.json.decode(str(row["headers"]), type=dict[str, str | int])
-    return msgspec.convert({**fields, "headers": headers, "seen_at_ms": row["last_seen_at_ms"]}, type=DeadLetter)
+def _buried(row: dict[str, object]) -> Buried:
+    # msgspec wants plain str names, and SQLAlchemy's are of a class of their own.
+    fields = {str(name): value for name, value in row.items()}
+    fields |= {
+        "headers": _headers(str(row["headers"])),
+        "seen_at_ms": row["last_seen_at_ms"],
+        "verified": bool(row["verified"]),
+    }
+    # Both take what they know of the row and leave the rest.
+    return msgspec.convert({**fields, "letter": msgspec.convert(fields, type=DeadLetter)}, type=Buried)
+
+
+def _headers(text: str) -> dict[str, str | int]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, str | int])
+    except msgspec.MsgspecError:
+        return {}  # Whoever reads a message works without any of its headers; its bytes are what counts.

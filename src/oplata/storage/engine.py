@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from oplata.errors import DatabaseUnavailable, SettingsError
@@ -20,6 +20,9 @@ from oplata.storage.unit_of_work import UnitOfWork
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
 LOCK_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 3
+MIGRATION_TIMEOUT_S = 3600
+"""How long one step of a migration may take: tables may be large."""
 
 _POSTGRES_PARAMETERS = frozenset({"host", "port", "ssl", "sslmode", "target_session_attrs"})
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
@@ -74,7 +77,12 @@ class Database:
         """Close every connection."""
         if self._engine is not None:
             engine, self._engine = self._engine, None
-            await engine.dispose()
+            try:
+                # A connection that hears nothing is said goodbye to in vain.
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await engine.dispose()
+            except TimeoutError:
+                await engine.dispose(close=False)
 
     @contextlib.asynccontextmanager
     async def unit_of_work(self, *, read_only: bool = False, snapshot: bool = False) -> AsyncIterator[UnitOfWork]:
@@ -102,13 +110,21 @@ class Database:
         """Bring the tables to this version; says in a sentence what it did. Safe to run from several places at once."""
         from oplata.storage import schema  # Alembic takes a tenth of a second to import, and few commands need it.
 
-        async with self._writer:
-            with mapped():
-                async with self._connected() as connection:
-                    if self._is_sqlite:
+        if self._is_sqlite:
+            async with self._writer:
+                with mapped():
+                    async with self._connected() as connection:
                         await connection.execution_options(oplata_begin="BEGIN IMMEDIATE")
-                    async with connection.begin():
-                        return await connection.run_sync(schema.upgrade)
+                        async with connection.begin():
+                            return await connection.run_sync(schema.upgrade)
+        # A step may take far longer than a worker's statement, so it has a connection with a limit of its own.
+        engine = _postgres_engine(self._url, 1, command_timeout_s=MIGRATION_TIMEOUT_S)
+        try:
+            with mapped():
+                async with engine.begin() as connection:
+                    return await connection.run_sync(schema.upgrade)
+        finally:
+            await engine.dispose()
 
     async def check(self) -> str:
         """Say in a sentence that the database works. Raises ``DatabaseUnavailable`` or ``SchemaError``."""
@@ -120,6 +136,15 @@ class Database:
                 server = (await connection.execute(text(f"SELECT {version}"))).scalar_one()
                 revision = await connection.run_sync(schema.check)
         return f"{'SQLite' if self._is_sqlite else 'PostgreSQL'} {server} at {self.name}, tables at version {revision}"
+
+    async def probe(self) -> None:
+        """Write and commit something that changes nothing. Raises the errors of storage.
+
+        A database may answer and take no writes: a standby, a full disk.
+        """
+        async with self.unit_of_work() as uow:
+            await uow.touch()
+            await uow.commit()
 
     async def now_ms(self) -> int:
         """The database server's own clock."""
@@ -136,8 +161,15 @@ class Database:
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         if self._engine is None:
             raise DatabaseUnavailable("the database was not started, or was stopped")
-        async with self._engine.connect() as connection:
+        opening = self._engine.connect()
+        connection = await opening.__aenter__()
+        try:
             yield connection
+        finally:
+            # What was not committed is rolled back, with the connection or without it: a farewell that fails says
+            # nothing more, and must not stand in the place of the error that led here.
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await opening.__aexit__(None, None, None)
 
 
 def parse_url(url: str) -> URL:
@@ -175,7 +207,7 @@ def _refuse_others(url: URL, known: frozenset[str]) -> None:
         raise SettingsError(f"the database URL has the parameter {others[0]!r}, which is not known here: {allowed}")
 
 
-def _postgres_engine(url: URL, pool_size: int) -> AsyncEngine:
+def _postgres_engine(url: URL, pool_size: int, *, command_timeout_s: float = STATEMENT_TIMEOUT_S + 5) -> AsyncEngine:
     return create_async_engine(
         url,
         hide_parameters=True,  # They are payments, and the text of an exception ends in logs.
@@ -185,7 +217,7 @@ def _postgres_engine(url: URL, pool_size: int) -> AsyncEngine:
         pool_timeout=CONNECT_TIMEOUT_S,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": STATEMENT_TIMEOUT_S + 5,
+            "command_timeout": command_timeout_s,
             "server_settings": _POSTGRES_SETTINGS,
         },
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import and_, exists, select
 
 from oplata.domain.events import Event, EventKind
 from oplata.storage.session import Session
-from oplata.storage.tables import events
+from oplata.storage.tables import callbacks, events, payments
 
 _COLUMNS = tuple(events.c)
+_PAYMENT = (events.c.terminal_key, events.c.payment_id)
+_KEPT = frozenset({"digest", "recorded_at_ms"})
 
 
 class EventStore:
@@ -35,6 +37,62 @@ class EventStore:
         )
         rows = [(*_row(event), at_ms) for event in told]
         return frozenset((await self._session.execute(statement, self._session.bind(_COLUMNS, rows))).scalars())
+
+    async def restore(self, told: Sequence[Event], at_ms: int) -> None:
+        """Write these over what is recorded under their digests, for the archive says that it is wrong.
+
+        Each digest stands once in ``told``, in ascending order.
+        """
+        given = self._session.source(_COLUMNS)
+        statement = self._session.insert(events).from_select(list(given.c.keys()), self._session.every(given))
+        statement = statement.on_conflict_do_update(
+            index_elements=[events.c.digest],
+            set_={col.name: statement.excluded[col.name] for col in _COLUMNS if col.name not in _KEPT},
+        )
+        rows = [(*_row(event), at_ms) for event in told]
+        await self._session.execute(statement, self._session.bind(_COLUMNS, rows))
+
+    async def get(self, digests: Sequence[str]) -> dict[str, Event]:
+        """Those of these that are recorded, by digest."""
+        wanted = self._session.source((events.c.digest,))
+        statement = select(*_COLUMNS).join(wanted, events.c.digest == wanted.c.digest)
+        bound = self._session.bind((events.c.digest,), [(digest,) for digest in digests])
+        rows = (await self._session.execute(statement, bound)).mappings()
+        return {row["digest"]: _event(dict(row)) for row in rows}
+
+    async def of_payments(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Event]]:
+        """Every event of each of these payments, by terminal key and payment id; one without any is absent."""
+        wanted = self._session.source(_PAYMENT)
+        statement = (
+            select(*_COLUMNS)
+            .join(wanted, and_(*(col == wanted.c[col.name] for col in _PAYMENT)))
+            .order_by(*_PAYMENT, events.c.digest)
+        )
+        found: dict[tuple[str, str], list[Event]] = {}
+        for row in (await self._session.execute(statement, self._session.bind(_PAYMENT, keys))).mappings():
+            found.setdefault((row["terminal_key"], row["payment_id"]), []).append(_event(dict(row)))
+        return found
+
+    async def page(
+        self, after: str, *, from_ms: int | None, to_ms: int | None, limit: int
+    ) -> list[tuple[Event, bool, bool]]:
+        """The next events by digest, of those recorded in a time; whether each has its callback, and its payment."""
+        has_callback = exists().where(callbacks.c.digest == events.c.digest)
+        has_payment = exists().where(
+            payments.c.terminal_key == events.c.terminal_key, payments.c.payment_id == events.c.payment_id
+        )
+        statement = (
+            select(*_COLUMNS, has_callback.label("has_callback"), has_payment.label("has_payment"))
+            .where(events.c.digest > after)
+            .order_by(events.c.digest)
+            .limit(limit)
+        )
+        if from_ms is not None:
+            statement = statement.where(events.c.recorded_at_ms >= from_ms)
+        if to_ms is not None:
+            statement = statement.where(events.c.recorded_at_ms < to_ms)
+        rows = (await self._session.execute(statement)).mappings()
+        return [(_event(dict(row)), bool(row["has_callback"]), bool(row["has_payment"])) for row in rows]
 
     async def of_order(self, order_id: str) -> list[Event]:
         """Every event that names this order, in the order of their digests."""
@@ -79,15 +137,27 @@ def _row(event: Event) -> tuple[object, ...]:
 def _event(row: dict[str, object]) -> Event:
     return Event(
         digest=str(row["digest"]),
-        kind=EventKind(str(row["kind"])),
+        kind=_kind(str(row["kind"])),
         terminal_key=str(row["terminal_key"]),
         payment_id=_text(row["payment_id"]),
         order_id=_text(row["order_id"]),
         status=str(row["status"]),
         success=None if row["success"] is None else bool(row["success"]),
         amount_kopecks=row["amount_kopecks"] if isinstance(row["amount_kopecks"], int) else None,
-        details=msgspec.json.decode(str(row["details"]), type=dict[str, str]),
+        details=_details(str(row["details"])),
     )
+
+
+def _kind(word: str) -> EventKind:
+    # A row that somebody damaged must be readable, or nothing could compare it with the archive and mend it.
+    return EventKind(word) if word in EventKind.__members__.values() else EventKind.OTHER
+
+
+def _details(text: str) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.MsgspecError:
+        return {"unreadable": text}
 
 
 def _text(value: object) -> str | None:

@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from oplata.errors import Contention, DatabaseUnavailable, DataRejected, OplataError, SchemaError
 
 _CONTENTION = frozenset({"40001", "40P01", "55P03", "57014"})
 _SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})
+# The connection, the server's state, its resources, the right to log in or to write: what passes, or a person mends.
+_AWAY_CLASSES = frozenset({"08", "25", "28", "3D", "53", "57", "58"})
+_AWAY = frozenset({"42501"})
 # A value may also be too large for a limit of the server, such as that of an index row: class 54.
 _DATA_CLASSES = frozenset({"22", "23", "54"})
 
@@ -43,8 +45,7 @@ def translate(error: BaseException | None) -> OplataError:
     if isinstance(state, str):
         return _of_state(state, inner)
     refused = UnicodeEncodeError | OverflowError | sqlite3.IntegrityError | sqlite3.DataError
-    # asyncpg encodes by itself, and its name for a value that it cannot encode has no state.
-    if isinstance(error, refused) or isinstance(inner, asyncpg.exceptions._base.DataError):
+    if isinstance(error, refused):
         return DataRejected(f"the database refuses a value: {_kind(inner)}")
     if isinstance(error, sqlite3.OperationalError):
         return _of_sqlite(error)
@@ -60,7 +61,10 @@ def _of_state(state: str, error: BaseException | None) -> OplataError:
         return SchemaError(f"the database's tables do not fit this version ({state}): run `oplata migrate`")
     if state[:2] in _DATA_CLASSES:
         return DataRejected(f"the database refuses a value: {_kind(error)} ({state})")
-    return DatabaseUnavailable(f"the database cannot serve us: {_kind(error)} ({state})")
+    if state[:2] in _AWAY_CLASSES or state in _AWAY:
+        return DatabaseUnavailable(f"the database cannot serve us: {_kind(error)} ({state})")
+    # A trigger of the shop's that raises, a corrupt page: as far as we can tell it is about these rows.
+    return Contention(f"the database failed on these rows: {_kind(error)} ({state})")
 
 
 def _of_sqlite(error: sqlite3.OperationalError) -> OplataError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import exists, or_, select, tuple_, update
 
 from oplata.domain.status import OrderStatus
 from oplata.storage.session import Session
-from oplata.storage.tables import orders
+from oplata.storage.tables import orders, payments
 
 _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_at_ms, orders.c.updated_at_ms)
 _STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
@@ -86,6 +86,21 @@ class Orders:
         """The order, also one that only payments name; or None."""
         rows = await self._session.execute(select(*_ALL).where(orders.c.order_id == order_id))
         return next((OrderRow(**row) for row in rows.mappings()), None)
+
+    async def page(self, after: str, *, changed_from_ms: int | None, limit: int) -> list[OrderRow]:
+        """The next orders by id, of those that were changed, or a payment of theirs, at this time or later."""
+        statement = select(*_ALL).where(orders.c.order_id > after).order_by(orders.c.order_id).limit(limit)
+        if changed_from_ms is not None:
+            paid = exists().where(payments.c.order_id == orders.c.order_id, payments.c.updated_at_ms >= changed_from_ms)
+            statement = statement.where(or_(orders.c.updated_at_ms >= changed_from_ms, paid))
+        return [OrderRow(**row) for row in (await self._session.execute(statement)).mappings()]
+
+    async def some(self, order_ids: Sequence[str]) -> dict[str, OrderRow]:
+        """Those of these orders that have a row."""
+        wanted = self._session.source((orders.c.order_id,))
+        statement = select(*_ALL).join(wanted, orders.c.order_id == wanted.c.order_id)
+        bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
+        return {row["order_id"]: OrderRow(**row) for row in (await self._session.execute(statement, bound)).mappings()}
 
     async def newest(self, *, status: str | None, limit: int, after: OrderRow | None) -> list[OrderRow]:
         """Orders by time of creation, newest first; ``after`` is the last one of the page before."""

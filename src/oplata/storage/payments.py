@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import and_, select, update
 
 from oplata.domain.payment import Evidence, Payment, conclude
+from oplata.errors import DataRejected
 from oplata.storage.session import Session
 from oplata.storage.tables import payments
 
@@ -38,6 +39,19 @@ class Payments:
 
         ``keys`` are distinct and ascending: whoever locks several locks them in one order, so nobody deadlocks.
         """
+        await self.create(keys, at_ms)
+        wanted = self._session.source(_KEY)
+        held = (
+            select(*_KEY, payments.c.evidence)
+            .join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
+            .order_by(*_KEY)
+            .with_for_update(of=payments)
+        )
+        rows = await self._session.execute(held, self._session.bind(_KEY, keys))
+        return {(row.terminal_key, row.payment_id): _decode(row.evidence) for row in rows}
+
+    async def create(self, keys: Sequence[PaymentKey], at_ms: int) -> None:
+        """Give each of these that has no row one, without evidence. ``keys`` are distinct and ascending."""
         given = self._session.source(_NEW)
         fresh = (
             self._session.insert(payments)
@@ -48,15 +62,6 @@ class Payments:
         await self._session.execute(
             fresh, self._session.bind(_NEW, [(*key, "NEW", nothing, at_ms, at_ms) for key in keys])
         )
-        wanted = self._session.source(_KEY)
-        held = (
-            select(*_KEY, payments.c.evidence)
-            .join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
-            .order_by(*_KEY)
-            .with_for_update(of=payments)
-        )
-        rows = await self._session.execute(held, self._session.bind(_KEY, keys))
-        return {(row.terminal_key, row.payment_id): _decode(row.evidence) for row in rows}
 
     async def save(self, evidence: Mapping[PaymentKey, Evidence], at_ms: int) -> None:
         """Store the evidence of payments that are locked, and all that follows from it."""
@@ -95,4 +100,7 @@ def _encode(evidence: Evidence) -> str:
 
 
 def _decode(text: str) -> Evidence:
-    return msgspec.json.decode(text, type=Evidence)
+    try:
+        return msgspec.json.decode(text, type=Evidence)
+    except msgspec.MsgspecError:
+        raise DataRejected("a payment's stored evidence cannot be read: run `oplata replay`") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -25,7 +26,8 @@ _NAME = "input"
 _LARGEST_BITS = 63
 
 
-def source(dialect: str, columns: Sequence[Column[Any]]) -> FromClause:
+@lru_cache(maxsize=100)
+def source(dialect: str, columns: tuple[Column[Any], ...]) -> FromClause:
     """A relation called ``input`` with these columns, fed by ``bind``; its rows keep the order they were bound in.
 
     PostgreSQL unnests one array per column. SQLite walks one JSON text, since it has neither arrays nor a way to

@@ -19,7 +19,12 @@ MIGRATION_LOCK = 0x6F706C6174
 def upgrade(connection: Connection) -> str:
     """Run the missing steps in the caller's transaction."""
     if connection.dialect.name == "postgresql":
+        # Another process that migrates is waited for. A lock that others hold on a table is not: while a migration
+        # waits for it, everyone else waits behind the migration.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = '10min'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
     before, ours = _current(connection), _head()
     if before == ours:
         return f"The tables are at version {ours} already."

@@ -61,7 +61,7 @@ class Session:
 
     def source(self, columns: Sequence[Column[Any]]) -> FromClause:
         """A batch of rows as a relation."""
-        return rows.source(self._dialect, columns)
+        return rows.source(self._dialect, tuple(columns))
 
     def bind(self, columns: Sequence[Column[Any]], given: Iterable[Sequence[object]]) -> dict[str, object]:
         """The parameters that fill ``source``. Raises ``DataRejected`` for a text that has no UTF-8."""

@@ -6,7 +6,20 @@ foreign keys: the lock order (archive, event, payment, order, change) is the des
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 
 # Ids and digests compare byte by byte in every database, whatever the language of the server.
@@ -106,6 +119,30 @@ dead_letters = Table(
     Column("first_seen_at_ms", BigInteger, nullable=False),
     Column("last_seen_at_ms", BigInteger, nullable=False),
     Column("times_seen", BigInteger, nullable=False),
+    # The defaults are the server's, so that a program of the version before can still write here.
+    Column("verified", Boolean, nullable=False, server_default=false(), comment="else terminal and order are claims"),
+    Column("attempts", BigInteger, nullable=False, server_default=text("1"), comment="of the delivery seen last"),
+    Column("state", String, nullable=False, server_default=text("'open'"), comment="open, redriven or discarded"),
+    Column("settled_at_ms", BigInteger, comment="when it was redriven or discarded"),
+    Column("settled_by", Text),
+    Column("settled_why", Text),
     Index("dead_letters_last_seen", "last_seen_at_ms"),
+    Index("dead_letters_state", "state", "last_seen_at_ms"),
+    Index("dead_letters_order", "order_id"),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False, comment="the person or program that acted"),
+    Column("action", String, nullable=False),
+    Column("subject", Text, nullable=False, comment="what was acted upon, such as dead_letter:12"),
+    Column("reason", Text, nullable=False, comment="why, in the actor's words"),
+    Column("details", Text, nullable=False, comment="JSON"),
+    Index("audit_subject", "subject"),
+    Index("audit_at", "at_ms"),
     sqlite_autoincrement=True,
 )

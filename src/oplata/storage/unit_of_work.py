@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from sqlalchemy import text
+
 from oplata.storage.archive import Archive
+from oplata.storage.audit import Audit
 from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
 from oplata.storage.events import EventStore
 from oplata.storage.orders import Orders
 from oplata.storage.payments import Payments
+from oplata.storage.projection import Projection
 from oplata.storage.session import Session
 
 
@@ -22,6 +26,12 @@ class UnitOfWork:
         self.orders = Orders(session)
         self.changes = ChangeLog(session)
         self.dead_letters = DeadLetters(session)
+        self.projection = Projection(session)
+        self.audit = Audit(session)
+
+    async def touch(self) -> None:
+        """Write to the tables' version what stands there, to see whether anything can be written."""
+        await self._session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     async def commit(self) -> None:
         """Make it lasting. When this raises ``DatabaseUnavailable``, it may have been made lasting all the same."""

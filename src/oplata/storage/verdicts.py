@@ -8,6 +8,7 @@ import msgspec
 
 from oplata.domain.order import judge
 from oplata.domain.payment import Payment
+from oplata.domain.status import OrderStatus
 from oplata.storage.changes import Change
 from oplata.storage.orders import OrderRow
 from oplata.storage.payments import PaymentKey
@@ -58,4 +59,41 @@ def _changed(order: OrderRow, change: Change) -> OrderRow:
         review=change.review,
         version=change.version,
         updated_at_ms=change.changed_at_ms,
+    )
+
+
+async def restore_told(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) -> list[tuple[OrderRow, OrderRow]]:
+    """Lock these orders, and make each one's row what the change log says of it; returns each row as it was and is.
+
+    The log is what subscribers know. A row that says something else has been damaged, and mending it is no change to
+    them; whether the payments say otherwise is for ``reach_verdicts`` to tell after this.
+    """
+    wanted = sorted(set(order_ids))
+    if not wanted:
+        return []
+    held = await uow.orders.lock(wanted, at_ms)
+    told = await uow.changes.of_orders(wanted)
+    mended: list[tuple[OrderRow, OrderRow]] = []
+    for order_id in wanted:
+        last = told[order_id][-1][1] if order_id in told else None
+        restored = as_told(held[order_id], last)
+        if restored == held[order_id]:
+            continue
+        mended.append((held[order_id], restored))
+        if last is not None and last.amount_kopecks is not None and held[order_id].amount_kopecks is None:
+            await uow.orders.register(order_id, last.amount_kopecks, told[order_id][0][1].changed_at_ms)
+    await uow.orders.save({row.order_id: row for _, row in mended})
+    return mended
+
+
+def as_told(order: OrderRow, last: Change | None) -> OrderRow:
+    """The row that belongs to the last change that was told of an order. An amount that stands is left."""
+    if last is None:
+        return msgspec.structs.replace(order, status=OrderStatus.UNREGISTERED.value, review=None, version=0)
+    return msgspec.structs.replace(
+        order,
+        amount_kopecks=last.amount_kopecks if order.amount_kopecks is None else order.amount_kopecks,
+        status=last.status,
+        review=last.review,
+        version=last.version,
     )

@@ -34,14 +34,18 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What one transaction is to do: apply some callbacks, bury some messages."""
+    """What one transaction is to do: apply some callbacks, bury some messages.
+
+    ``puzzling`` are those that it does not touch: they have to be put off.
+    """
 
     works: Sequence[Work]
     poison: Sequence[tuple[Delivery, DeadLetter]]
+    puzzling: Sequence[Delivery] = ()
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """All that this part settles."""
+        """All that the transaction settles."""
         return [work.delivery for work in self.works] + [delivery for delivery, _ in self.poison]
 
     @property
@@ -60,9 +64,15 @@ class Part(msgspec.Struct, frozen=True):
         return Part((), self.poison[:middle]), Part((), self.poison[middle:])
 
 
-def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int) -> Part:
-    """Parse and verify. The endpoint did so too, but the queue may have other writers than our endpoint."""
+def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int, *, patience: int = 0) -> Part:
+    """Parse and verify. The endpoint did so too, but the queue may have other writers than our endpoint.
+
+    A message with our endpoint's header was verified there: when its token is not known here, a password may have been
+    changed there first. It is put off for ``patience`` attempts before it is poison. The header buys it that time, and
+    never an effect.
+    """
     works: list[Work] = []
+    puzzling: list[Delivery] = []
     poison: list[tuple[Delivery, DeadLetter]] = []
     for delivery in deliveries:
         try:
@@ -70,8 +80,11 @@ def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int) -> Part:
         except BadNotification as error:
             poison.append((delivery, dead_letter(delivery, UNREADABLE, str(error), now_ms)))
         except NotAuthentic as error:
-            poison.append((delivery, dead_letter(delivery, NOT_AUTHENTIC, str(error), now_ms)))
-    return Part(works, poison)
+            if RECEIVED_AT_HEADER in delivery.envelope.headers and delivery.attempt <= patience:
+                puzzling.append(delivery)
+            else:
+                poison.append((delivery, dead_letter(delivery, NOT_AUTHENTIC, str(error), now_ms)))
+    return Part(works, poison, puzzling)
 
 
 def read_dead(deliveries: Iterable[Delivery], now_ms: int) -> Part:

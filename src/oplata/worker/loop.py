@@ -12,7 +12,7 @@ import structlog
 from oplata.bank.keyring import Keyring
 from oplata.errors import OplataError, QueueUnavailable, TopologyError
 from oplata.queue.backoff import delay_s
-from oplata.queue.base import Consumer, Queue
+from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS, Consumer, Queue
 from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
@@ -23,7 +23,6 @@ from oplata.worker.stats import Stats
 
 RECEIVE_TIMEOUT_S = 5.0
 DEAD_PREFETCH = 100
-RETRY_DELAYS_MS = (1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000)
 
 log = structlog.get_logger("oplata.worker")
 
@@ -43,7 +42,7 @@ class Worker:
         batch_size: int = 500,
         prefetch: int = 1000,
         hold_s: float = HOLD_S,
-        retry_delays_ms: Sequence[int] = RETRY_DELAYS_MS,
+        retry_delays_ms: Sequence[int] = DEFAULT_RETRY_DELAYS_MS,
         max_attempts: int = MAX_ATTEMPTS,
         announce: Callable[[Sequence[Change]], None] | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -54,6 +53,7 @@ class Worker:
         self._keyring = keyring
         self._batch_size = batch_size
         self._prefetch = max(prefetch, batch_size)
+        self._patience = min(len(retry_delays_ms), max_attempts - 1)
         self._now_ms = now_ms
         self._rng = rng or random.Random()  # noqa: S311  Jitter is no secret.
         self._stopping = asyncio.Event()
@@ -74,30 +74,51 @@ class Worker:
     async def run(self) -> None:
         """Work until ``stop`` is called; then finish the batch in hand, settle it and return the rest to the queue."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._loop(self._queue.consumer(prefetch=self._prefetch), self._read))
-            group.create_task(self._loop(self._queue.consumer(prefetch=DEAD_PREFETCH, dead=True), self._read_dead))
+            group.create_task(self._loop(self._read, prefetch=self._prefetch, dead=False))
+            group.create_task(self._loop(self._read_dead, prefetch=DEAD_PREFETCH, dead=True))
 
     def stop(self) -> None:
         """Begin to drain. May be called from a signal handler."""
         self._stopping.set()
 
-    async def _loop(self, consumer: Consumer, reader: Callable[[Sequence[Delivery]], Part]) -> None:
+    async def _loop(self, reader: Callable[[Sequence[Delivery]], Part], *, prefetch: int, dead: bool) -> None:
+        while not self._stopping.is_set():
+            consumer = self._queue.consumer(prefetch=prefetch, dead=dead)
+            try:
+                await self._consume(consumer, reader)
+            finally:
+                # Whatever is not settled goes back to the queue.
+                await consumer.close()
+            await self._until_the_database_takes_writes()
+
+    async def _consume(self, consumer: Consumer, reader: Callable[[Sequence[Delivery]], Part]) -> None:
+        """Work until ``stop``, or until the database has been away for too long to hold on to messages."""
         failures = 0
-        try:
-            while not self._stopping.is_set():
-                try:
-                    deliveries = await self._receive(consumer)
-                except (QueueUnavailable, TopologyError) as error:
-                    failures += 1
-                    log.warning("cannot receive", action="worker.receive", error=str(error))
-                    await self._pause(failures)
-                    continue
-                failures = 0
-                if deliveries:
-                    self.stats.received += len(deliveries)
-                    await self._settle(consumer, reader(deliveries))
-        finally:
-            await consumer.close()
+        while not self._stopping.is_set():
+            try:
+                deliveries = await self._receive(consumer)
+            except (QueueUnavailable, TopologyError) as error:
+                failures += 1
+                log.warning("cannot receive", action="worker.receive", error=str(error))
+                await self._pause(failures)
+                continue
+            failures = 0
+            self.stats.received += len(deliveries)
+            if deliveries and not await self._settlement.settle(consumer, reader(deliveries)):
+                return
+
+    async def _until_the_database_takes_writes(self) -> None:
+        """Take nothing from the queue before it does: each message handed back may count against a broker's limit."""
+        tries = 0
+        while not self._stopping.is_set():
+            try:
+                await self._database.probe()
+            except OplataError as error:
+                tries += 1
+                log.warning("database is still away", action="worker.pause", tries=tries, error=str(error))
+                await self._pause(tries)
+            else:
+                return
 
     async def _receive(self, consumer: Consumer) -> list[Delivery]:
         """The next batch, or nothing once ``stop`` was called: nobody waits for a quiet queue to drain."""
@@ -111,22 +132,8 @@ class Worker:
                 task.cancel()
             await asyncio.gather(receiving, stopping, return_exceptions=True)
 
-    async def _settle(self, consumer: Consumer, part: Part) -> None:
-        """Bring what was read to its end; when the database is away for long, take nothing more until it answers."""
-        settled = await self._settlement.settle(consumer, part)
-        tries = 0
-        while not settled and not self._stopping.is_set():
-            try:
-                await self._database.check()
-            except OplataError as error:
-                tries += 1
-                log.warning("database is still away", action="worker.pause", tries=tries, error=str(error))
-                await self._pause(tries)
-            else:
-                return
-
     def _read(self, deliveries: Sequence[Delivery]) -> Part:
-        return read(deliveries, self._keyring, self._now_ms())
+        return read(deliveries, self._keyring, self._now_ms(), patience=self._patience)
 
     def _read_dead(self, deliveries: Sequence[Delivery]) -> Part:
         return read_dead(deliveries, self._now_ms())

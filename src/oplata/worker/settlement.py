@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from oplata.errors import DatabaseUnavailable, DataRejected, QueueUnavailable, TopologyError
+from oplata.errors import Contention, DataRejected, QueueUnavailable
+from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
 from oplata.queue.base import Consumer
+from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 from oplata.worker.apply import Applied, apply
@@ -21,8 +23,9 @@ from oplata.worker.retry import Remedy, remedy, rung_delay_ms
 from oplata.worker.stats import Stats
 
 TRANSACTION_TIMEOUT_S = 60.0
-HOLD_S = 60.0
-"""How long a batch is held while the database is away, before the messages go back to the queue for others to take."""
+HOLD_S = 1200.0
+"""How long a batch is held while the database is away. A broker counts each time a message comes back, so it goes back
+as seldom as possible; but RabbitMQ takes it back by itself, and closes the channel, after half an hour."""
 
 _AGAIN_BASE_S = 0.02
 _AGAIN_CAP_S = 0.5
@@ -62,9 +65,10 @@ class Settlement:
         self._rng = rng
 
     async def settle(self, consumer: Consumer, whole: Part) -> bool:
-        """Bring the whole batch to its end. False when the database stayed away and the rest went back to the queue."""
+        """Bring the whole batch to its end. False when the database stayed away and the rest has to go back."""
         now_s = asyncio.get_running_loop().time
-        pending, tries, held_since_s = deque([whole]), 0, now_s()
+        await self._put_off_all(consumer, whole.puzzling)
+        pending, tries, away_since_s = deque([whole] if whole.size else []), 0, 0.0
         while pending:
             part = pending.popleft()
             try:
@@ -85,13 +89,14 @@ class Settlement:
                         await asyncio.sleep(delay_s(tries, self._rng, _AGAIN_BASE_S, _AGAIN_CAP_S))
                     case Remedy.PAUSE:
                         pending.appendleft(part)
-                        log.warning("database is away", action="worker.pause", tries=tries, error=str(error))
-                        if self._stopping.is_set() or now_s() - held_since_s > self._hold_s:
-                            await self._hand_back(consumer, pending)
+                        log.warning("database is away", action="worker.pause", tries=tries, error=describe(error))
+                        away_since_s = away_since_s or now_s()
+                        if self._stopping.is_set() or now_s() - away_since_s > self._hold_s:
+                            self._stats.released += sum(each.size for each in pending)
                             return False
                         await self._pause(tries)
             else:
-                tries = 0
+                tries, away_since_s = 0, 0.0
                 await self._ack(consumer, part)
         return True
 
@@ -106,7 +111,7 @@ class Settlement:
         if chosen is Remedy.BURY and not part.works:
             # A dead letter holds only values that every database takes. Should one be refused all the same, it goes
             # round by the slowest rung and is heard of each time, rather than being lost.
-            log.error("a dead letter was refused", action="worker.bury", error=str(error))
+            log.error("a dead letter was refused", action="worker.bury", error=describe(error))
             return Remedy.LATER
         return chosen
 
@@ -119,7 +124,8 @@ class Settlement:
                 applied = await apply(uow, part.works, at_ms) if part.works else None
                 await uow.commit()
         except TimeoutError:
-            raise DatabaseUnavailable(f"a batch took longer than {TRANSACTION_TIMEOUT_S} s") from None
+            # It may have been too much at once, so it is worth trying again with less.
+            raise Contention(f"a batch took longer than {TRANSACTION_TIMEOUT_S:.0f} s") from None
         self._stats.batches += 1
         self._stats.buried += len(part.poison)
         for _, letter in part.poison:
@@ -153,24 +159,30 @@ class Settlement:
     async def _put_off(self, consumer: Consumer, part: Part, error: Exception) -> None:
         """One message goes to a rung of the ladder: the delay lives in the queue, not in this process."""
         delivery = part.deliveries[0]
-        delay_ms = rung_delay_ms(delivery.attempt, self._retry_delays_ms)
+        # What cannot even be buried has the time of the slowest rung.
+        delay_ms = rung_delay_ms(delivery.attempt, self._retry_delays_ms) if part.works else self._retry_delays_ms[-1]
         log.warning(
             "message put off",
             action="worker.retry",
             attempt=delivery.attempt,
             delay_ms=delay_ms,
-            error=f"{type(error).__name__}: {error}"[:500],
+            error=describe(error),
         )
+        await self._to_rung(consumer, delivery, delay_ms)
+
+    async def _put_off_all(self, consumer: Consumer, puzzling: Sequence[Delivery]) -> None:
+        """Messages that our own endpoint verified and that we cannot: it may have a password that we have not yet."""
+        for delivery in puzzling:
+            log.warning("token not known here", action="worker.retry", attempt=delivery.attempt)
+            await self._to_rung(consumer, delivery, rung_delay_ms(delivery.attempt, self._retry_delays_ms))
+
+    async def _to_rung(self, consumer: Consumer, delivery: Delivery, delay_ms: int) -> None:
         try:
             await consumer.retry(delivery, delay_ms=delay_ms)
-        except (QueueUnavailable, TopologyError) as unmoved:
-            log.warning("cannot put off", action="worker.retry", error=str(unmoved))
+        except Exception as error:
+            # Whatever it is, one message may not end the worker; it goes back as it came.
+            log.warning("cannot put off", action="worker.retry", error=describe(error))
             await consumer.release([delivery])
             self._stats.released += 1
         else:
             self._stats.retried += 1
-
-    async def _hand_back(self, consumer: Consumer, pending: Sequence[Part]) -> None:
-        deliveries = [delivery for part in pending for delivery in part.deliveries]
-        self._stats.released += len(deliveries)
-        await consumer.release(deliveries)

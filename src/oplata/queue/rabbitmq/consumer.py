@@ -56,6 +56,7 @@ class RabbitConsumer:
         self._prefetch = prefetch
         self._dead = dead
         self._now_ms = now_ms
+        self._rng = rng
         self._idle_limit_s = _IDLE_LIMIT_S
         self._last_arrival_s = 0.0
         self._buffer: deque[Delivery] = deque()
@@ -121,9 +122,9 @@ class RabbitConsumer:
         if not self._current_tags([delivery]):
             return
         rung_ms = self._topology.rung_for(delay_ms)
-        properties = to_properties(
-            with_attempt(delivery), now_ms=self._now_ms(), expiration_ms=max(1, min(delay_ms, rung_ms))
-        )
+        # A little less than the rung, at random, so that what was put off together does not come back together.
+        expiration_ms = self._rng.randint(max(1, min(delay_ms, rung_ms) * 9 // 10), max(1, min(delay_ms, rung_ms)))
+        properties = to_properties(with_attempt(delivery), now_ms=self._now_ms(), expiration_ms=expiration_ms)
         try:
             await self._publisher.send(
                 self._topology.rung_name(rung_ms), properties, delivery.envelope.body, timeout_s=_RETRY_TIMEOUT_S

@@ -95,7 +95,7 @@ def with_attempt(delivery: Delivery) -> Envelope:
 
 
 def _text(value: object) -> str:
-    """pika hands over bytes where a string was not UTF-8."""
+    """pika hands over bytes where a string was not UTF-8. What stands in for those may not outgrow AMQP's 255 bytes."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode("ascii", "replace").replace("\N{REPLACEMENT CHARACTER}", "?")
     return value if isinstance(value, str) else ""

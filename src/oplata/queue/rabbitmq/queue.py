@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from oplata.errors import QueueUnavailable, SettingsError
-from oplata.queue.base import Depth
+from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS, Depth
 from oplata.queue.rabbitmq.channel import Channel, ChannelClosed, open_channel
 from oplata.queue.rabbitmq.connection import Connection
 from oplata.queue.rabbitmq.consumer import RabbitConsumer
@@ -20,7 +20,6 @@ from oplata.queue.rabbitmq.publisher import RabbitPublisher
 from oplata.queue.rabbitmq.topology import Declare, Topology, count, ensure
 from oplata.queue.rabbitmq.wire import Wire
 
-DEFAULT_RETRY_DELAYS_MS = (1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000)
 _DEPTH_LIMIT_S = 5.0
 
 

@@ -11,14 +11,12 @@ from random import Random
 from typing import TypeVar
 
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable
-from oplata.queue.base import Depth
+from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS, Depth
 from oplata.queue.envelope import Envelope
 from oplata.queue.sqlite.consumer import SqliteConsumer
 from oplata.queue.sqlite.file import free_disk_bytes
 from oplata.queue.sqlite.lane import Lane, OneThread, Runner
 from oplata.queue.sqlite.store import SqliteStore, to_row
-
-RETRY_DELAYS_MS = (1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000)
 
 TICK_S = 1.0
 STOP_TIMEOUT_S = 5.0
@@ -51,7 +49,7 @@ class SqliteQueue:
         self,
         path: str | Path,
         *,
-        retry_delays_ms: Sequence[int] = RETRY_DELAYS_MS,
+        retry_delays_ms: Sequence[int] = DEFAULT_RETRY_DELAYS_MS,
         delivery_limit: int = 20,
         max_in_flight: int = 2_000,
         lease_s: float = 30.0,

@@ -1,0 +1,1 @@
+"""Proves that archive, events, projection and change log say the same, and names what does not."""

@@ -1,0 +1,51 @@
+"""The audit: who did what to which thing, when and why. Rows are added and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from sqlalchemy import insert, select
+
+from oplata.storage.session import Session
+from oplata.storage.tables import audit
+
+_COLUMNS = tuple(col for col in audit.c if col is not audit.c.id)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One act. ``subject`` is such as ``dead_letter:12``; ``reason`` is in the actor's own words."""
+
+    at_ms: int
+    actor: str
+    action: str
+    subject: str
+    reason: str
+    details: Mapping[str, object] = {}
+
+
+class Audit:
+    """Reads and writes ``audit``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def note(self, entries: Sequence[Entry]) -> None:
+        """Add these, in the transaction that does what they tell of."""
+        if not entries:
+            return
+        given = self._session.source(_COLUMNS)
+        statement = insert(audit).from_select(list(given.c.keys()), self._session.every(given))
+        rows = [
+            (each.at_ms, each.actor, each.action, each.subject, each.reason, msgspec.json.encode(each.details).decode())
+            for each in entries
+        ]
+        await self._session.execute(statement, self._session.bind(_COLUMNS, rows))
+
+    async def newest(self, *, subject: str | None = None, limit: int) -> list[Entry]:
+        """The latest entries, newest first; of one subject, or of all."""
+        statement = select(*_COLUMNS).order_by(audit.c.id.desc()).limit(limit)
+        if subject is not None:
+            statement = statement.where(audit.c.subject == subject)
+        rows = (await self._session.execute(statement)).mappings()
+        return [Entry(**{**row, "details": msgspec.json.decode(row["details"])}) for row in rows]
