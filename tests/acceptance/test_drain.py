@@ -1,44 +1,71 @@
-"""A restart in good order while callbacks come in: whoever sent one over an open connection is answered."""
+"""A process that is told to stop answers whatever was sent to it before it closed its door."""
 
 from __future__ import annotations
 
 import asyncio
-import random
+import contextlib
+import signal
+from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from oplata.bank.simulator.traffic import Callback
-from tests.acceptance.test_kill9 import house
-from tests.chaos.bank import Bank
-from tests.chaos.facts import happenings
-from tests.chaos.line import Endpoint
+from tests.acceptance.command import running
+from tests.notifications import PASSWORD, TERMINAL_KEY, signed_by_hand
 
 pytestmark = pytest.mark.anyio
 
-SEED = 21
-CALLBACKS = 3_000
-RATE = 400.0
-RESTARTS = 3
-SETTLE_S = 50.0
+CLIENTS = 20
+PATH = "/api/tinkoff-callback"
+SETTINGS = {"OPLATA_TERMINAL_KEY": TERMINAL_KEY, "OPLATA_TERMINAL_PASSWORD": PASSWORD}
 
 
-async def test_a_restart_in_good_order_answers_every_request(tmp_path: Path) -> None:
-    async with house(tmp_path, "embedded", {}) as here:
-        bank = Bank([Endpoint(here.port)], random.Random(SEED), resend_s=(0.05, 0.3))
-        told = (each for each in happenings(SEED, CALLBACKS) if isinstance(each, Callback))
-        pouring = asyncio.create_task(bank.pour(told, RATE))
-        for _ in range(RESTARTS):
-            begun = bank.ledger.accepted
-            while bank.ledger.accepted < begun + RATE / 2:  # noqa: ASYNC110  It is another process that accepts.
-                await asyncio.sleep(0.02)
-            await here.serve.stop()
-            await here.serve.start()
-            await here.serve.until_said("is ready")
-        await pouring
-        ledger = await bank.settle(SETTLE_S)
+def request(number: int, *, keep: bool) -> bytes:
+    body = signed_by_hand(
+        {"TerminalKey": TERMINAL_KEY, "OrderId": f"o{number}", "PaymentId": number, "Status": "NEW", "Success": True}
+    )
+    head = f"POST {PATH} HTTP/1.1\r\nHost: shop\r\nContent-Length: {len(body)}\r\n"
+    return (head + ("" if keep else "Connection: close\r\n") + "\r\n").encode() + body
 
-    assert ledger.pending == []
-    assert here.serve.codes == [0] * (RESTARTS + 1)
-    assert {answer for answer in ledger.outcomes if "forged" not in answer} <= {"200", "refused"}
-    assert ledger.resets == []
+
+async def client(first: int, port: int, *, keep: bool, seen: Counter[str]) -> None:
+    """Send one callback after another until nobody is there; a browser's or a bank's client would do the same."""
+    for number in range(first, first + 100_000):
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return
+        with contextlib.closing(writer):
+            last = False
+            while not last:
+                try:
+                    writer.write(request(number, keep=keep))
+                    await writer.drain()
+                    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+                except (OSError, asyncio.IncompleteReadError) as error:
+                    seen[type(error).__name__] += 1
+                    return
+                await reader.readexactly(2)
+                seen[head.split(b"\r\n", 1)[0].decode()] += 1
+                last = not keep or b"connection: close" in head.lower()
+                number += 1
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["on one connection", "on a new connection each"])
+async def test_a_stop_under_load_resets_no_request(tmp_path: Path, keep: bool) -> None:
+    with running("up", "--port", "0", cwd=tmp_path, **SETTINGS) as up:
+        line = await asyncio.to_thread(up.line, "oplata up is ready at ")
+        port = urlsplit(line.split()[5]).port
+        assert port is not None
+        seen: Counter[str] = Counter()
+        clients = [
+            asyncio.create_task(client(1 + each * 1_000_000, port, keep=keep, seen=seen)) for each in range(CLIENTS)
+        ]
+        await asyncio.sleep(1)
+        up.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*clients)
+        code = await asyncio.to_thread(up.wait)
+    assert 0 == code
+    assert ["HTTP/1.1 200 OK"] == list(seen)
+    assert seen.total() > CLIENTS

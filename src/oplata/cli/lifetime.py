@@ -16,7 +16,7 @@ import uvloop
 
 from oplata.app import Oplata
 from oplata.errors import OplataError, SettingsError
-from oplata.ingest.server import BACKLOG, uvicorn_config
+from oplata.ingest.server import BACKLOG, Server, uvicorn_config
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ async def listening(app: Oplata, host: str, port: int) -> AsyncIterator[str]:
     """
     listener = _bind(host, port)
     url = _url(listener)
-    server = _Server(uvicorn_config(app.asgi, host, port))
+    server = Server(uvicorn_config(app.asgi, host, port))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="oplata-http")
     try:
         await _until_started(server, serving)
@@ -82,13 +82,6 @@ async def until_stopped(stopping: asyncio.Event, *watched: Coroutine[Any, Any, N
         for task in (waiting, *tasks):
             task.cancel()
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # The signals are heard in `stop_on_signals`: the whole process ends, not the HTTP server alone.
-        yield
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -20,7 +20,7 @@ MAX_PIPELINED = 64
 HEAD_TIMEOUT_S = 10.0
 """How long a new connection, or the headers of a further request on it, may take."""
 
-LINGER_S = 1.0
+LINGER_S = 0.3
 """How long a shutdown leaves an idle connection open. Whoever has just sent a request over it is answered, and told
 that the connection ends; closed at once, it would be reset under a request that was not read yet."""
 
@@ -33,7 +33,6 @@ class Connection(HttpToolsProtocol):
         self._around_bytes = 0
         self._head_complete = False
         self._head_timer: asyncio.TimerHandle | None = None
-        self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -63,12 +62,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete = True
         super().on_headers_complete()
-        if self._leaving:
-            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Serve one more request at most. Called by uvicorn when it begins to stop."""
-        self._leaving = True
+        """Serve one more request at most: by now every answer says that it is the last on its connection."""
         if self._answering():
             super().shutdown()
         else:

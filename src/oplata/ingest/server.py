@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -15,6 +20,9 @@ MAX_CONNECTIONS = 2000
 
 KEEP_ALIVE_S = 15
 """How long a connection may idle between two requests."""
+
+GRACE_S = 0.3
+"""How long a draining server still takes connections, and tells everyone that each answer is the last on its own."""
 
 DRAIN_S = 15
 """How long a shutdown waits for requests in flight: longer than a body and a confirmation may take together."""
@@ -55,3 +63,40 @@ def uvicorn_config(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=drain_s,
     )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which by itself resets what a client has sent a moment before the shutdown.
+
+    Signals are the caller's to hear: set ``should_exit`` and the server drains.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer everything that was sent before the listening socket closed, then end. ``sockets`` were given."""
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await asyncio.sleep(GRACE_S)
+        await self._take_the_backlog(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _take_the_backlog(self, sockets: list[socket.socket]) -> None:
+        """Accept what the kernel has accepted for us; closing the listening socket would reset it."""
+        listening = [each.dup() for each in sockets]
+        for server in self.servers:
+            server.close()
+        waiting: list[socket.socket] = []
+        for listener in listening:
+            with listener, contextlib.suppress(BlockingIOError):
+                listener.setblocking(False)
+                while len(waiting) < BACKLOG:
+                    waiting.append(listener.accept()[0])
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)

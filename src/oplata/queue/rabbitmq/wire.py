@@ -1,4 +1,4 @@
-"""pika's asyncio connection, with the two places mended where one frame could hurt all others."""
+"""pika's asyncio connection, with the places mended where one frame or one reset could hurt all others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from pika import frame, spec
+from pika import exceptions, frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 _CONTENT_HEADER_SIZE = 12
@@ -47,7 +47,12 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # pika ships no type infor
         joined = b"".join(marshaled_frames)
         self.bytes_sent += len(joined)
         self.frames_sent += len(marshaled_frames)
-        self._adapter_emit_data(joined)
+        try:
+            self._adapter_emit_data(joined)
+        except RuntimeError as error:
+            # uvloop stops watching a socket that was reset while its last bytes had not all been read, and nobody is
+            # told before the next write. The connection is ended as any other that broke: later, with its callbacks.
+            self._terminate_stream(exceptions.StreamLostError(str(error)))
 
 
 def without_headers(encoded: bytes) -> bytes:
