@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oplata.domain.payment import Evidence
+from oplata.domain.payment import Evidence, PaymentKey
 from oplata.orders.commands import Orders
 from oplata.storage.engine import Database
-from oplata.storage.payments import PaymentKey, Payments
+from oplata.storage.payments import Payments
 from oplata.worker.archived import Span
 from oplata.worker.difference import Difference, Replayed
 from oplata.worker.forecast import Forecast

@@ -172,9 +172,9 @@ class Checkers:
         return payments
 
     def _check_orders(self, payments: dict[tuple[str, str], Payment]) -> None:
-        by_order: dict[str, dict[str, Payment]] = defaultdict(dict)
-        for (_, payment_id), payment in payments.items():
-            by_order[payment.order_id or ""][payment_id] = payment
+        by_order: dict[str, dict[tuple[str, str], Payment]] = defaultdict(dict)
+        for key, payment in payments.items():
+            by_order[payment.order_id or ""][key] = payment
         expected = self.expected()
         self.orders = {row["order_id"]: row for row in self._rows("SELECT * FROM orders")}
         paid = 0

@@ -14,9 +14,10 @@ from starlette.types import Message
 from oplata.bank.keyring import Keyring
 from oplata.bank.token import token_of
 from oplata.ingest import answer
-from oplata.ingest.callback import Callback, Limits, describe
+from oplata.ingest.callback import Callback, Limits
 from oplata.ingest.networks import Gate, networks_of
 from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
+from oplata.observability.faults import describe
 from oplata.queue.envelope import JSON, RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope
 
 pytestmark = pytest.mark.anyio

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from oplata.domain.events import Event
 from oplata.domain.order import Verdict, judge
-from oplata.domain.payment import Payment, conclude, fold
+from oplata.domain.payment import Payment, PaymentKey, conclude, fold
 from oplata.domain.status import OrderStatus
 from tests.payments import ORDER_KOPECKS, histories, paid_event
 
 HISTORIES = st.dictionaries(st.sampled_from(["1", "2", "3"]), histories(), max_size=3)
 
 
-def _payments(histories: dict[str, list[Event]]) -> dict[str, Payment]:
+def _payments(histories: dict[str, list[Event]]) -> dict[PaymentKey, Payment]:
     folded = {payment_id: fold(history) for payment_id, history in histories.items()}
-    return {payment_id: conclude(evidence) for payment_id, evidence in folded.items() if evidence}
+    return {("terminal", payment_id): conclude(evidence) for payment_id, evidence in folded.items() if evidence}
 
 
 def _judged(*statuses: str | tuple[str, int | None], amount_kopecks: int | None = ORDER_KOPECKS) -> Verdict:
@@ -152,3 +152,10 @@ def test_confirmations_of_amounts_that_no_refund_explains_are_for_a_person() -> 
     verdict = _judged(("CONFIRMED", ORDER_KOPECKS), ("PARTIAL_REFUNDED", 600), ("CONFIRMED", 500))
 
     assert (OrderStatus.PENDING, True) == (verdict.status, "different amounts" in str(verdict.review))
+
+
+def test_payments_of_two_terminals_with_one_id_are_two_payments() -> None:
+    first, second = (conclude(fold([paid_event(status)])) for status in ("CONFIRMED", "REJECTED"))
+
+    assert OrderStatus.PAID is judge(ORDER_KOPECKS, {("A", "1"): first, ("B", "1"): second}).status
+    assert OrderStatus.PAID is judge(ORDER_KOPECKS, {("A", "1"): second, ("B", "1"): first}).status

@@ -11,7 +11,7 @@ from oplata.bank.simulator.stories import STORIES
 from oplata.bank.simulator.traffic import Callback, Disorder, Happening, Registration, Traffic
 from oplata.domain.events import Event, EventKind
 from oplata.domain.order import judge
-from oplata.domain.payment import conclude, fold, moves_payment
+from oplata.domain.payment import PaymentKey, conclude, fold, moves_payment
 from oplata.errors import BadNotification, NotAuthentic
 
 PASSWORDS = {"First": "one", "Second": "two"}
@@ -47,10 +47,10 @@ def test_exactly_the_genuine_callbacks_verify() -> None:
 
 def test_every_order_is_registered_once_and_ends_where_its_story_says() -> None:
     traffic, happenings = play(2, 300)
-    events: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
+    events: dict[str, dict[PaymentKey, list[Event]]] = defaultdict(lambda: defaultdict(list))
     for told in filter(None, map(event, callbacks(happenings))):
         if moves_payment(told):
-            events[told.order_id or ""][told.payment_id or ""].append(told)
+            events[told.order_id or ""][told.terminal_key, told.payment_id or ""].append(told)
 
     registered = Counter(each.order.order_id for each in happenings if isinstance(each, Registration))
     verdicts = {

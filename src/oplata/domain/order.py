@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from oplata.domain.payment import Payment
+from oplata.domain.payment import Payment, PaymentKey
 from oplata.domain.status import OrderStatus, Phase
 
 
@@ -31,8 +31,8 @@ _PRECEDENCE = (
 )
 
 
-def judge(amount_kopecks: int | None, payments: Mapping[str, Payment]) -> Verdict:
-    """The verdict over an order of ``amount_kopecks`` (None while it is not registered) and its payments by id.
+def judge(amount_kopecks: int | None, payments: Mapping[PaymentKey, Payment]) -> Verdict:
+    """The verdict over an order of ``amount_kopecks`` (None while it is not registered) and its payments by their keys.
 
     An order is paid only when a CONFIRMED payment's amount equals its own. A payment that contradicts itself or the
     order is named in the review and supports no status.
@@ -42,8 +42,8 @@ def judge(amount_kopecks: int | None, payments: Mapping[str, Payment]) -> Verdic
     complaints: list[str] = []
     phases: set[Phase] = set()
     paid_by: list[str] = []
-    for payment_id in sorted(payments):
-        payment = payments[payment_id]
+    for key in sorted(payments):
+        (_, payment_id), payment = key, payments[key]
         mismatch = _mismatch(amount_kopecks, payment)
         complaints.extend(f"payment {payment_id}: {each}" for each in (payment.review, mismatch) if each is not None)
         if payment.disputed or mismatch is not None:

@@ -15,6 +15,9 @@ import msgspec
 from oplata.domain.events import Event, EventKind
 from oplata.domain.status import AFTER_CAPTURE, MONEY_MOVED, PAYMENT_STATUSES, Phase
 
+PaymentKey = tuple[str, str]
+"""Terminal key and payment id."""
+
 
 class Amounts(msgspec.Struct, frozen=True, array_like=True):
     """The lowest and highest amount, in kopecks, that one status was seen with; -1 stands for an amount not stated."""

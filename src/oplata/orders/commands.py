@@ -9,12 +9,11 @@ import msgspec
 
 from oplata.domain.events import Event, EventKind
 from oplata.domain.money import kopecks
-from oplata.domain.payment import Payment
+from oplata.domain.payment import Payment, PaymentKey
 from oplata.domain.status import OrderStatus
 from oplata.errors import Contention, OrderError, OrderNotFound
 from oplata.storage.engine import Database
 from oplata.storage.orders import OrderRow
-from oplata.storage.payments import PaymentKey
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import reach_verdicts
 

@@ -8,14 +8,13 @@ from itertools import pairwise
 from oplata.bank.notification import parse
 from oplata.domain.events import Event
 from oplata.domain.order import judge
-from oplata.domain.payment import Evidence, Payment
+from oplata.domain.payment import Evidence, Payment, PaymentKey
 from oplata.domain.status import OrderStatus
 from oplata.errors import BadNotification
 from oplata.storage.archive import ArchivedCallback
 from oplata.storage.changes import Change
 from oplata.storage.dead_letters import Buried
 from oplata.storage.orders import OrderRow
-from oplata.storage.payments import PaymentKey
 from oplata.storage.projection import Stored, projected
 
 _EVENT_FIELDS = ("kind", "terminal_key", "order_id", "payment_id", "status", "success", "amount_kopecks", "details")
@@ -57,7 +56,7 @@ def payment_and_events(key: PaymentKey, stored: Stored, evidence: Evidence) -> I
 
 def order_and_payments(order: OrderRow, payments: Mapping[PaymentKey, Payment]) -> Iterator[str]:
     """An order's stored status and review are the verdict over its payments."""
-    verdict = judge(order.amount_kopecks, {payment_id: payment for (_, payment_id), payment in payments.items()})
+    verdict = judge(order.amount_kopecks, payments)
     if order.status != verdict.status.value:
         yield f"order {order.order_id} is stored as {order.status}; its payments make it {verdict.status.value}"
     if order.review != verdict.review:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from oplata.domain.payment import Payment, conclude, moves_payment
+from oplata.domain.payment import Payment, PaymentKey, conclude, moves_payment
 from oplata.domain.status import OrderStatus
 from oplata.errors import QueueUnavailable, TopologyError
 from oplata.queue.base import Queue
@@ -18,7 +18,6 @@ from oplata.reconcile import checks
 from oplata.reconcile.gaps import Account, Gaps
 from oplata.storage.dead_letters import State, Wanted
 from oplata.storage.engine import Database
-from oplata.storage.payments import PaymentKey
 from oplata.storage.projection import Stored, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from sqlalchemy import and_, select, update
 
-from oplata.domain.payment import Evidence, Payment, conclude
+from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude
 from oplata.errors import DataRejected
 from oplata.storage.session import Session
 from oplata.storage.tables import payments
-
-PaymentKey = tuple[str, str]
-"""Terminal key and payment id."""
 
 _KEY = (payments.c.terminal_key, payments.c.payment_id)
 _NEW = (*_KEY, payments.c.status, payments.c.evidence, payments.c.created_at_ms, payments.c.updated_at_ms)

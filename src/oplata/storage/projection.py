@@ -8,8 +8,7 @@ import msgspec
 from sqlalchemy import RowMapping, and_, select, tuple_
 
 from oplata.domain.events import Event, EventKind
-from oplata.domain.payment import Evidence, Payment, conclude, fold
-from oplata.storage.payments import PaymentKey
+from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude, fold
 from oplata.storage.session import Session
 from oplata.storage.tables import events, payments
 

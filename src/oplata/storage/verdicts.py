@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from oplata.domain.order import judge
-from oplata.domain.payment import Payment
+from oplata.domain.payment import Payment, PaymentKey
 from oplata.domain.status import OrderStatus
 from oplata.storage.changes import Change
 from oplata.storage.orders import OrderRow
-from oplata.storage.payments import PaymentKey
 from oplata.storage.unit_of_work import UnitOfWork
 
 
@@ -37,7 +36,7 @@ async def reach_verdicts(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) 
 
 
 def _change(order: OrderRow, payments: Mapping[PaymentKey, Payment], at_ms: int) -> Change | None:
-    verdict = judge(order.amount_kopecks, {payment_id: payment for (_, payment_id), payment in payments.items()})
+    verdict = judge(order.amount_kopecks, payments)
     if verdict.status.value == order.status and verdict.review == order.review:
         return None
     return Change(

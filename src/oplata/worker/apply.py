@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from oplata.domain.events import Event
-from oplata.domain.payment import Evidence, evidence_of, join, moves_payment
+from oplata.domain.payment import Evidence, PaymentKey, evidence_of, join, moves_payment
 from oplata.domain.status import PAYMENT_STATUSES
 from oplata.storage.archive import ArchivedCallback
 from oplata.storage.changes import Change
-from oplata.storage.payments import PaymentKey
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import reach_verdicts
 from oplata.worker.batch import Work

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from oplata.domain.events import Event
-from oplata.domain.payment import moves_payment
-from oplata.storage.payments import PaymentKey
+from oplata.domain.payment import PaymentKey, moves_payment
 from oplata.storage.projection import Stored
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from oplata.domain.events import Event
 from oplata.domain.order import judge
-from oplata.domain.payment import Payment, conclude, moves_payment
+from oplata.domain.payment import Payment, PaymentKey, conclude, moves_payment
 from oplata.domain.status import OrderStatus
 from oplata.errors import Permanent
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 from oplata.storage.orders import OrderRow
-from oplata.storage.payments import PaymentKey
 from oplata.storage.projection import Stored, projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import as_told
@@ -130,7 +129,7 @@ class Forecast:
     ) -> None:
         stands = row or _absent(order_id)
         restored = as_told(stands, last)
-        verdict = judge(restored.amount_kopecks, {payment_id: payment for (_, payment_id), payment in payments.items()})
+        verdict = judge(restored.amount_kopecks, payments)
         if restored != stands:
             self.totals.orders_restored += 1
         if (restored.status, restored.review) != (verdict.status.value, verdict.review):

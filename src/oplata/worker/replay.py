@@ -17,12 +17,11 @@ from typing import TypeVar
 import msgspec
 
 from oplata.domain.events import Event
-from oplata.domain.payment import fold
+from oplata.domain.payment import PaymentKey, fold
 from oplata.errors import Contention
 from oplata.queue.backoff import delay_s
 from oplata.storage.audit import Entry
 from oplata.storage.engine import Database
-from oplata.storage.payments import PaymentKey
 from oplata.storage.projection import projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import reach_verdicts, restore_told
