@@ -1,0 +1,1 @@
+"""tRPC in Python."""
