@@ -95,6 +95,12 @@ class RpcError(OplataError):
         return _rebuilt, (self.code, self.message, dict(self.shape))
 
 
+class ConnectionDropped(BaseException):  # it is no failure of a procedure, so it is no Exception either
+    """Raised by a procedure, ends its connection as a broken network would: for tests of clients that have to come
+    back.
+    """
+
+
 def _rebuilt(code: Code, message: str, shape: Mapping[str, Any]) -> RpcError:
     return RpcError(code, message, shape=shape)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -12,7 +13,8 @@ import msgspec
 from oplata.rpc.codec import Codec
 from oplata.rpc.errors import DeclarationError, RpcError
 from oplata.rpc.middleware import Base, Call, Kind, Proceed
-from oplata.rpc.shape import VOID, Shape, Shapes, Stream
+from oplata.rpc.shape import UNKNOWN, VOID, Choice, Reference, Shape, Shapes, Stream
+from oplata.rpc.shape import Mapping as Mapped
 from oplata.rpc.signature import Signature, read_signature
 
 INTERNAL: Final = "Internal server error"
@@ -69,6 +71,11 @@ class Procedure:
         shape = VOID if self.output is None else self.output.shape
         return Stream(shape, self.signature.tracked) if self.signature.streams else shape
 
+    @cached_property
+    def takes_last_event_id(self) -> bool:
+        """Whether the input has a place for the id after which a subscriber wants to go on."""
+        return _has_last_event_id(self.input_shape, self.shapes)
+
     async def invoke(self, ctx: Any, path: str, read: ReadInput) -> Any:
         """Runs the middleware and the function; the result is not checked yet.
 
@@ -112,6 +119,15 @@ class Procedure:
     def input_may_be_absent(self) -> bool:
         """Whether a caller may leave the input out."""
         return self.input is None or self.signature.input_is_optional
+
+
+def _has_last_event_id(shape: Shape, shapes: Shapes) -> bool:
+    match shape:
+        case Reference():
+            return any(slot.wire == "lastEventId" for slot in shapes.record(shape).slots)
+        case Choice(options):
+            return any(_has_last_event_id(option, shapes) for option in options)
+    return isinstance(shape, Mapped) or shape == UNKNOWN
 
 
 def fault(error: BaseException, translate: Callable[[Exception], RpcError | None] | None = None) -> RpcError:

@@ -1,0 +1,100 @@
+"""The ASGI application: one router over HTTP and WebSocket.
+
+    app = RpcApp(router, context=make_context)
+
+It mounts in Starlette and FastAPI (``app.mount("/api/trpc", rpc)``). Beside another ASGI application, Django's for one,
+``beside`` sends what is under the prefix here and everything else there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from oplata.rpc.errors import RpcError
+from oplata.rpc.http.asgi import BadUrl, Receive, Scope, Send, mounted_at, read_head
+from oplata.rpc.http.cors import Cors
+from oplata.rpc.http.handler import JSON_HEADERS, handle, respond
+from oplata.rpc.http.streams import stream
+from oplata.rpc.pump import Pump
+from oplata.rpc.router import Router
+from oplata.rpc.service import Service, Settings
+
+
+class RpcApp:
+    """Serves a router.
+
+    ``settings`` holds everything that can be chosen; ``prefix`` is where it stands if it is not mounted.
+
+    Before the process ends, ``await app.shutdown()`` tells WebSocket clients to reconnect and ends open streams, so
+    that the server's own grace period is not spent waiting for them.
+    """
+
+    def __init__(
+        self, router: Router, settings: Settings | None = None, *, prefix: str = "", cors: Cors | None = None
+    ) -> None:
+        self.service: Final = Service(router, settings or Settings())
+        self._prefix = prefix
+        self._cors = cors or Cors()
+        self._pumps: set[Pump] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def shutdown(self) -> None:
+        """Ends every stream that is open; none that comes after is refused."""
+        for pump in list(self._pumps):
+            pump.stop()
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            head = read_head(scope, self._prefix)
+        except BadUrl as error:
+            await self._answer_bad_url(error, send)
+            return
+        exchange = await handle(self.service, self._cors, head, scope, receive, send)
+        if exchange is not None:
+            await stream(exchange, self._register)
+
+    async def _answer_bad_url(self, error: RpcError, send: Send) -> None:
+        status, shape = self.service.shape(error, None)
+        wire = self.service.wire
+        await respond(send, status, list(JSON_HEADERS), wire.encode(wire.error(shape)))
+
+    @contextlib.contextmanager
+    def _register(self, pump: Pump) -> Iterator[None]:
+        self._pumps.add(pump)
+        try:
+            yield
+        finally:
+            self._pumps.discard(pump)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def beside(rpc: RpcApp, prefix: str, other: Any) -> Any:
+    """An ASGI application: ``rpc`` for paths under the prefix, ``other`` for all the rest.
+
+    ``rpc`` needs the same prefix.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        here = mounted_at(scope, prefix) + "/"
+        if scope["type"] in ("http", "websocket") and (str(scope["path"]) + "/").startswith(here):
+            await rpc(scope, receive, send)
+        else:
+            await other(scope, receive, send)
+
+    return app
