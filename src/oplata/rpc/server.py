@@ -8,6 +8,7 @@ It mounts in Starlette and FastAPI (``app.mount("/api/trpc", rpc)``). Beside ano
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
@@ -20,6 +21,7 @@ from oplata.rpc.http.streams import stream
 from oplata.rpc.pump import Pump
 from oplata.rpc.router import Router
 from oplata.rpc.service import Service, Settings
+from oplata.rpc.websocket.socket import FAILED, Socket, turn_away
 
 
 class RpcApp:
@@ -38,17 +40,30 @@ class RpcApp:
         self._prefix = prefix
         self._cors = cors or Cors()
         self._pumps: set[Pump] = set()
+        self._sockets: set[Socket] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
     async def shutdown(self) -> None:
-        """Ends every stream that is open; none that comes after is refused."""
+        """Ends every subscription over HTTP and tells WebSockets to reconnect; what comes after is not refused."""
         for pump in list(self._pumps):
             pump.stop()
+        await asyncio.gather(*(socket.notify_reconnect() for socket in list(self._sockets)))
+
+    @property
+    def connections(self) -> int:
+        """How many subscriptions over HTTP and WebSockets are open."""
+        return len(self._pumps) + len(self._sockets)
+
+    @property
+    def _is_full(self) -> bool:
+        return self.connections >= self.service.settings.limits.connections
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -58,7 +73,23 @@ class RpcApp:
             return
         exchange = await handle(self.service, self._cors, head, scope, receive, send)
         if exchange is not None:
-            await stream(exchange, self._register)
+            await stream(exchange, self._register, is_full=self._is_full)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            head = read_head(scope, self._prefix)
+        except BadUrl:
+            await send({"type": "websocket.close", "code": FAILED})
+            return
+        if self._is_full:
+            await turn_away(receive, send)
+            return
+        socket = Socket(self.service, head, scope, receive, send)
+        self._sockets.add(socket)
+        try:
+            await socket.run()
+        finally:
+            self._sockets.discard(socket)
 
     async def _answer_bad_url(self, error: RpcError, send: Send) -> None:
         status, shape = self.service.shape(error, None)

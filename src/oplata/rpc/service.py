@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
+
 from oplata.rpc.errors import CODES, RpcError
 from oplata.rpc.limits import KeepAlive, Limits, Sse
 from oplata.rpc.middleware import Kind
@@ -66,7 +68,8 @@ def log_failure(failure: Failure) -> None:
 class Settings:
     """How a router is served. ``translate`` may turn an application's exceptions into RpcErrors.
 
-    ``development`` adds stacks to errors. ``method_override`` lets queries come as POST.
+    ``development`` adds stacks to errors. ``method_override`` lets queries come as POST. ``keep_alive`` is for
+    clients of v11; those of v10 do not understand a PING.
     """
 
     context: MakeContext | None = None
@@ -79,7 +82,7 @@ class Settings:
     batching: bool = True
     limits: Limits = field(default_factory=Limits)
     sse: Sse = field(default_factory=Sse)
-    keep_alive: KeepAlive = field(default_factory=KeepAlive)
+    keep_alive: KeepAlive | None = None
     jsonl_ping_s: float = 15.0
 
 
@@ -102,6 +105,18 @@ class Service:
     async def value(self, procedure: Procedure, path: str, ctx: Any, read: Callable[[Any], Any]) -> Payload:
         """One result, checked. Raises what the procedure raises."""
         return self.wire.payload(procedure, await procedure.invoke(ctx, path, read))
+
+    def input(self, procedure: Procedure, raw: bytes | msgspec.Raw | None, last_event_id: str | None) -> Any:
+        """A checked input, into which the id to go on from is merged where there is a place for it."""
+        codec = procedure.input
+        if codec is None or last_event_id is None or not procedure.takes_last_event_id:
+            return self.wire.read(procedure, raw)
+        tree = self.wire.tree(raw)
+        if isinstance(tree, dict):
+            tree = {**tree, "lastEventId": last_event_id}
+        elif tree is None or tree is msgspec.UNSET:
+            tree = {"lastEventId": last_event_id}
+        return codec.convert(tree)
 
     def item(self, procedure: Procedure, item: Any) -> tuple[str | None, Payload]:
         """One value of a stream, checked, with its id where it is tracked."""

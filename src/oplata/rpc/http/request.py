@@ -50,14 +50,7 @@ class Inputs:
         raw = self._of(index)
         if isinstance(raw, FormData | Octets):
             return codec.convert(raw)
-        if self.last_event_id is None or not procedure.takes_last_event_id:
-            return self.service.wire.read(procedure, raw)
-        tree = self.service.wire.tree(raw)
-        if isinstance(tree, dict):
-            tree = {**tree, "lastEventId": self.last_event_id}
-        elif tree is None or tree is msgspec.UNSET:
-            tree = {"lastEventId": self.last_event_id}
-        return codec.convert(tree)
+        return self.service.input(procedure, raw, self.last_event_id)
 
     def _of(self, index: int) -> Raw:
         if self.content_type.startswith(FORM):

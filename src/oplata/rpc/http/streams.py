@@ -23,7 +23,7 @@ Register: TypeAlias = Callable[[Pump], AbstractContextManager[None]]
 OLD_HEADERS: Final = ((b"content-type", b"application/json"), (b"vary", b"trpc-batch-mode"))
 
 
-async def stream(exchange: Exchange, register: Register) -> None:
+async def stream(exchange: Exchange, register: Register, *, is_full: bool) -> None:
     """Answers with a stream until it ends, its client leaves or the server shuts down."""
     if exchange.request.refusal is None:
         await exchange.prepare()
@@ -32,7 +32,7 @@ async def stream(exchange: Exchange, register: Register) -> None:
             await exchange.make_context()
         match exchange.request.form:
             case Form.SSE:
-                await _subscription(exchange, register)
+                await _subscription(exchange, register, is_full)
             case Form.OLD_STREAM:
                 await _old_batch(exchange)
             case _:
@@ -131,7 +131,7 @@ async def _old_batch(exchange: Exchange) -> None:
     await _chunk(exchange, lines.end(), more=False)
 
 
-async def _subscription(exchange: Exchange, register: Register) -> None:
+async def _subscription(exchange: Exchange, register: Register, is_full: bool) -> None:
     settings = exchange.service.settings.sse
     events = sse.Events(exchange.service.wire, exchange.request.last_event_id)
     await _start(exchange, (*sse.HEADERS, (b"vary", b"trpc-accept, accept")))
@@ -139,7 +139,7 @@ async def _subscription(exchange: Exchange, register: Register) -> None:
     limits = exchange.service.settings.limits
     clock = asyncio.get_running_loop().time
     ends_at = None if settings.max_duration_s is None else clock() + settings.max_duration_s
-    async with Pump([_event_producer(exchange, events)], limits.stream_chunks) as pump:
+    async with Pump([_event_producer(exchange, events, is_full)], limits.stream_chunks) as pump:
         with register(pump):
             while ends_at is None or clock() < ends_at:
                 silence_s = settings.ping_s if ends_at is None else min(settings.ping_s, ends_at - clock())
@@ -153,10 +153,13 @@ async def _subscription(exchange: Exchange, register: Register) -> None:
     await _chunk(exchange, b"", more=False)
 
 
-def _event_producer(exchange: Exchange, events: sse.Events) -> Producer:
+def _event_producer(exchange: Exchange, events: sse.Events, is_full: bool) -> Producer:
     async def produce(put: Put) -> None:
         items: Any = None
         try:
+            if is_full:
+                # Its number makes the client come again; a status other than 200 would make it give up.
+                raise RpcError("SERVICE_UNAVAILABLE", "Too many connections")
             procedure = exchange.callable(0)
             if not exchange.service.settings.sse.enabled:
                 raise RpcError("METHOD_NOT_SUPPORTED", "Subscriptions over HTTP are not enabled on the server")
