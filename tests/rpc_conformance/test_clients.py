@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from tests.rpc_conformance.mutants import MUTANTS
 from tests.rpc_conformance.processes import check, free_port, node_packages, our_server, running, their_server
 
