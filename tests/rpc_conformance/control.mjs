@@ -69,6 +69,13 @@ function routerWith(transformer) {
         if (input.lastEventId === undefined && n === 1) { dropped(ctx); await sleep(1000); }
       }
     }),
+    ticks: p.input(withId).subscription(async function* ({ input }) {
+      for (let n = input.lastEventId === undefined ? 0 : Number(input.lastEventId) + 1; n < 20; n++) {
+        yield tracked(String(n), n);
+        await sleep(20);
+      }
+    }),
+    deferred: p.query(() => ({ now: 1, later: sleep(20).then(() => 'later') })),
     subErr: p.subscription(async function* () {
       yield 1;
       throw new TRPCError({ code: 'BAD_REQUEST', message: 'subfail' });

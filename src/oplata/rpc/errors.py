@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from oplata.errors import OplataError, Permanent
+from oplata.errors import OplataError, Permanent, Retryable
 
 Code = Literal[
     "PARSE_ERROR",
@@ -66,6 +66,14 @@ CODES: Final[Mapping[Code, tuple[int, int]]] = MappingProxyType(
 
 class DeclarationError(Permanent):
     """A router or a procedure is declared in a way that cannot be served."""
+
+
+class Unreachable(Retryable):
+    """The server could not be reached, or did not answer in time."""
+
+
+class BadAnswer(Permanent):
+    """What came back is no answer of a tRPC server."""
 
 
 class RpcError(OplataError):

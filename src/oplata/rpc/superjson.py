@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,7 @@ from oplata.rpc.errors import RpcError
 
 MAX_ANNOTATIONS: Final = 10_000
 _REMOVED: Final = object()
+Readers: TypeAlias = dict[str, Callable[[Any], Any]]
 
 
 def iso_instant(value: datetime.datetime) -> str:
@@ -55,10 +56,10 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{escaped}" if path else escaped
 
 
-def deserialize(document: Any) -> Any:
+def deserialize(document: Any, *, has_instants: bool = False) -> Any:
     """What the document stands for; UNSET for ``undefined``, also for a document that is not superjson's.
 
-    Raises RpcError (BAD_REQUEST) for a table that does not fit its JSON.
+    ``has_instants`` makes datetimes of dates. Raises RpcError (BAD_REQUEST) for a table that does not fit its JSON.
     """
     if not isinstance(document, dict) or "json" not in document:
         return msgspec.UNSET
@@ -69,7 +70,7 @@ def deserialize(document: Any) -> Any:
     try:
         version = meta.get("v", 0)
         for path, kind in _leaves(meta.get("values"), bool(version), ()):
-            _replace(root, path, kind)
+            _replace(root, path, kind, _READERS_WITH_INSTANTS if has_instants else _READERS)
         for source, targets in _equalities(meta.get("referentialEqualities")):
             _alias(root, source, targets, bool(version))
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -117,14 +118,14 @@ def _step(holder: Any, key: str) -> Any:
     return holder[int(key)] if isinstance(holder, list) else holder[key]
 
 
-def _replace(root: list[Any], path: tuple[str, ...], kind: Any) -> None:
+def _replace(root: list[Any], path: tuple[str, ...], kind: Any, readers: Readers) -> None:
     holder: Any = root
     key: Any = 0
     for part in path:
         holder = holder[key]
         key = int(part) if isinstance(holder, list) else part
     value = holder[key]
-    holder[key] = _READERS[kind](value) if isinstance(kind, str) and kind in _READERS else value
+    holder[key] = readers[kind](value) if isinstance(kind, str) and kind in readers else value
 
 
 def _equalities(table: Any) -> list[tuple[str, list[str]]]:
@@ -169,9 +170,10 @@ def _number(value: Any) -> float:
     return named[value] if isinstance(value, str) else float(value)
 
 
-_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+_READERS: Final[Readers] = {
     "undefined": lambda _: _REMOVED,
     "bigint": lambda value: int(str(value)[:1_000]),
     "number": _number,
     "map": lambda value: {key: each for key, each in value if isinstance(key, str | int | float | bool)},
 }
+_READERS_WITH_INSTANTS: Final[Readers] = {**_READERS, "Date": datetime.datetime.fromisoformat}
