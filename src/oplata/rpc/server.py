@@ -115,7 +115,7 @@ class RpcApp:
                 return
 
 
-def beside(rpc: RpcApp, prefix: str, other: Any) -> Any:
+def beside(rpc: Any, prefix: str, other: Any) -> Any:
     """An ASGI application: ``rpc`` for paths under the prefix, ``other`` for all the rest.
 
     ``rpc`` needs the same prefix.

@@ -7,6 +7,7 @@ from typing import Any
 
 from oplata.rpc.conformance.router import conformance_router
 from oplata.rpc.http.cors import Cors
+from oplata.rpc.panel import Panel
 from oplata.rpc.server import RpcApp, beside
 from oplata.rpc.service import Settings
 from oplata.rpc.serving import server
@@ -25,11 +26,14 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m oplata.rpc.conformance", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--panel", action="store_true", help="also serve the page with all procedures at /panel")
     arguments = parser.parse_args()
     cors = Cors(("*",))
     plain = RpcApp(conformance_router(), Settings(), prefix="/trpc", cors=cors)
     typed = RpcApp(conformance_router(), Settings(transformer="superjson"), prefix="/superjson", cors=cors)
     app = beside(plain, "/trpc", beside(typed, "/superjson", nothing))
+    if arguments.panel:
+        app = beside(Panel(plain, "/trpc", prefix="/panel"), "/panel", app)
     server(app, (plain, typed), arguments.port).run()
 
 
