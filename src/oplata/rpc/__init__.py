@@ -23,8 +23,9 @@ from oplata.rpc.forms import File, FormData, Octets
 from oplata.rpc.http.cors import Cors
 from oplata.rpc.limits import KeepAlive, Limits, Sse
 from oplata.rpc.middleware import Base, Call, Proceed
+from oplata.rpc.mounting import beside, routes
 from oplata.rpc.router import Router
-from oplata.rpc.server import RpcApp, beside
+from oplata.rpc.server import RpcApp
 from oplata.rpc.service import ContextRequest, Failure, Settings
 from oplata.rpc.tracked import Tracked, tracked
 
@@ -51,5 +52,6 @@ __all__ = [
     "Sse",
     "Tracked",
     "beside",
+    "routes",
     "tracked",
 ]

@@ -2,8 +2,7 @@
 
     app = RpcApp(router, context=make_context)
 
-It mounts in Starlette and FastAPI (``app.mount("/api/trpc", rpc)``). Beside another ASGI application, Django's for one,
-``beside`` sends what is under the prefix here and everything else there.
+``mounting`` says how it is put into Starlette and FastAPI, or beside another ASGI application, Django's for one.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from oplata.rpc.errors import RpcError
-from oplata.rpc.http.asgi import BadUrl, Receive, Scope, Send, mounted_at, read_head
+from oplata.rpc.http.asgi import BadUrl, Receive, Scope, Send, read_head
 from oplata.rpc.http.cors import Cors
 from oplata.rpc.http.handler import JSON_HEADERS, handle, respond
 from oplata.rpc.http.streams import stream
@@ -113,19 +112,3 @@ class RpcApp:
                 await self.shutdown()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def beside(rpc: Any, prefix: str, other: Any) -> Any:
-    """An ASGI application: ``rpc`` for paths under the prefix, ``other`` for all the rest.
-
-    ``rpc`` needs the same prefix.
-    """
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        here = mounted_at(scope, prefix) + "/"
-        if scope["type"] in ("http", "websocket") and (str(scope["path"]) + "/").startswith(here):
-            await rpc(scope, receive, send)
-        else:
-            await other(scope, receive, send)
-
-    return app

@@ -7,8 +7,9 @@ from typing import Any
 
 from oplata.rpc.conformance.router import conformance_router
 from oplata.rpc.http.cors import Cors
+from oplata.rpc.mounting import beside
 from oplata.rpc.panel import Panel
-from oplata.rpc.server import RpcApp, beside
+from oplata.rpc.server import RpcApp
 from oplata.rpc.service import Settings
 from oplata.rpc.serving import server
 
