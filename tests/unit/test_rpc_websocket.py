@@ -220,7 +220,7 @@ async def test_a_context_that_cannot_be_made_closes_the_connection() -> None:
 
 
 async def test_work_is_bounded() -> None:
-    limits = Limits(socket_calls=2, socket_message_bytes=200, connections=1)
+    limits = Limits(socket_calls=2, socket_message_bytes=200, connections=1, batch_calls=3)
     app = app_of(limits=limits)
     async with Client(app) as client:
         for number in range(3):
@@ -228,6 +228,7 @@ async def test_work_is_bounded() -> None:
         assert "TOO_MANY_REQUESTS" in await client.hear()
         async with Client(app) as second:
             assert await second.hear() == "1013"
+        assert "Batch call exceeds" in (await client.ask("[" + "1," * 3 + "1]"))[0]
         client.say("x" * 201)
         heard = [await client.hear()]
         while heard[-1] != "1009":

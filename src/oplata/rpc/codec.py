@@ -20,7 +20,8 @@ from oplata.rpc.shape import Scalar, Shape, Shapes
 MAX_DEPTH: Final = 64
 MAX_FAULTS: Final = 10
 OUTPUT_FAILED: Final = "Output validation failed"
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# Possessive, and with an end that may be missing: one pass over whatever somebody sends.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NESTING = re.compile(rb"[\[\]{}]")
 _QUOTED = re.compile(r"`([^`]*)`")
 _EXACT: Final = (str, bool, int, decimal.Decimal)

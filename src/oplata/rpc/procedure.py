@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from oplata.errors import Retryable
 from oplata.rpc.codec import Codec
 from oplata.rpc.errors import DeclarationError, RpcError
 from oplata.rpc.middleware import Base, Call, Kind, Proceed
@@ -138,6 +139,8 @@ def fault(error: BaseException, translate: Callable[[Exception], RpcError | None
     if isinstance(error, RpcError):
         return error
     known = translate(error) if translate is not None and isinstance(error, Exception) else None
+    if known is None and isinstance(error, Retryable):
+        known = RpcError("SERVICE_UNAVAILABLE", str(error))
     if known is None:
         known = RpcError("INTERNAL_SERVER_ERROR", INTERNAL)
     known.__cause__ = error

@@ -16,6 +16,8 @@ import msgspec
 from oplata.rpc.errors import RpcError
 
 MAX_ANNOTATIONS: Final = 10_000
+# Repeated values may repeat one another: thirty annotations could stand for a billion values.
+MAX_REPEATED: Final = 50_000
 _REMOVED: Final = object()
 Readers: TypeAlias = dict[str, Callable[[Any], Any]]
 
@@ -71,8 +73,11 @@ def deserialize(document: Any, *, has_instants: bool = False) -> Any:
         version = meta.get("v", 0)
         for path, kind in _leaves(meta.get("values"), bool(version), ()):
             _replace(root, path, kind, _READERS_WITH_INSTANTS if has_instants else _READERS)
-        for source, targets in _equalities(meta.get("referentialEqualities")):
+        equalities = _equalities(meta.get("referentialEqualities"))
+        for source, targets in equalities:
             _alias(root, source, targets, bool(version))
+        if equalities:
+            _refuse_growth(root)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RpcError("BAD_REQUEST", "The superjson annotations do not fit their JSON.") from error
     return msgspec.UNSET if root[0] is _REMOVED else _without_holes(root[0])
@@ -154,6 +159,20 @@ def _alias(root: list[Any], source: str, targets: list[str], escapes: bool) -> N
             holder[int(last)] = value
         else:
             holder[last] = value
+
+
+def _refuse_growth(root: list[Any]) -> None:
+    """Raises ValueError for a value that aliases have made too large, or that contains itself, which never ends."""
+    waiting, seen = list(root), 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen > MAX_REPEATED:
+            raise ValueError("the repeated values are too many")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _without_holes(value: Any) -> Any:

@@ -122,7 +122,10 @@ class Socket:
 
     async def _heed(self, text: str) -> None:
         try:
-            for raw in split(text):
+            messages = split(text)
+            if len(messages) > self._service.settings.limits.batch_calls:
+                raise RpcError("BAD_REQUEST", "Batch call exceeds maximum size")
+            for raw in messages:
                 try:
                     await self._start(read(raw))
                 except RpcError as error:
