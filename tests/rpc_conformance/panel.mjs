@@ -127,6 +127,7 @@ for (const scheme of ['light', 'dark']) {
     let failure = null;
     await page.goto(url);
     await page.reload();
+    await page.locator('#list button').first().waitFor();
     try { await step(page); } catch (error) { failure = String(error.message).slice(0, 500); }
     console.log(JSON.stringify({ scheme, step: name, failure }));
   }

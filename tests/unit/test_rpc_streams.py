@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.rpc_asking import JSONL, NOPE, OLD_STREAM, app_of, ask
 
-from oplata.rpc import Router, Sse, tracked
+from oplata.rpc import Limits, Router, Sse, tracked
 from oplata.rpc.conformance.router import conformance_router
 
 pytestmark = pytest.mark.anyio
@@ -133,3 +133,36 @@ async def test_a_client_that_leaves_takes_its_procedure_with_it(path: str, heade
     async with asyncio.timeout(5):
         await ask(app_of(router), path, query=query, headers=headers, leaves_after_s=0.03)
         await ended.wait()
+
+
+async def test_a_client_who_reads_slowly_makes_the_procedure_wait() -> None:
+    router, made = Router(), []
+
+    @router.subscription
+    async def flood() -> AsyncIterator[int]:
+        while True:
+            made.append(1)
+            yield len(made)
+
+    blocked = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if b"data: 1\n" in message.get("body", b""):
+            blocked.set()
+            await asyncio.sleep(30)
+
+    async def receive() -> Any:
+        await blocked.wait()
+        await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/flood", "headers": []}
+    async with asyncio.timeout(5):
+        await app_of(router, limits=Limits(stream_chunks=4))(scope, receive, send)
+    assert len(made) <= 7
+
+
+async def test_one_connection_too_many_is_told_to_come_again() -> None:
+    answer = await ask(app_of(limits=Limits(connections=0)), "/forever")
+    assert "Too many connections" in answer.text
+    assert "-32603" in answer.text

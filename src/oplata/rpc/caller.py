@@ -10,7 +10,6 @@ import msgspec
 from oplata.rpc.codec import Codec, write_foreign
 from oplata.rpc.errors import RpcError
 from oplata.rpc.forms import FormData, Octets
-from oplata.rpc.middleware import Kind
 from oplata.rpc.naming import camel
 from oplata.rpc.procedure import Procedure, fault
 from oplata.rpc.tracked import Tracked
@@ -44,9 +43,6 @@ class Caller:
         if procedure.signature.streams:
             return _stream(procedure, self._ctx, self._path, read)
         return _value(procedure, self._ctx, self._path, read)
-
-    def kind(self) -> Kind:
-        return self._procedures[self._path].kind
 
 
 class _Arguments:
