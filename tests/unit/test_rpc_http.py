@@ -10,7 +10,7 @@ import pytest
 from tests.rpc_asking import JSON, JSONL, NOPE, app_of, ask, refusal
 
 from oplata.rpc import ContextRequest, Cors, Limits, Router, RpcApp, RpcError, beside
-from oplata.rpc.conformance.router import conformance_router
+from oplata.rpc.conformance.router import Post, conformance_router
 
 pytestmark = pytest.mark.anyio
 
@@ -248,6 +248,23 @@ async def test_what_was_not_foreseen_is_hidden_logged_and_shown_in_development(
     )
     assert "a secret" in str(caplog.records[0].exc_info)
     assert "a secret" in (await ask(app_of(router, development=True), "/boom")).text
+
+
+async def test_a_result_is_held_to_its_type_on_its_way_out() -> None:
+    router = Router()
+
+    @router.query
+    async def generous() -> Post:
+        return {"id": "7", "password": "secret"}  # type: ignore[typeddict-unknown-key]  # the check has to drop it
+
+    @router.query
+    async def wrong() -> Post:
+        return {"id": 7}  # type: ignore[typeddict-item]  # the check has to refuse it
+
+    app = app_of(router)
+    assert (await ask(app, "/generous")).text == '{"result":{"data":{"id":"7"}}}'
+    refused = await ask(app, "/wrong")
+    assert (refused.status, json.loads(refused.text)["error"]["message"]) == (500, "Output validation failed")
 
 
 async def test_errors_are_translated_and_formatted() -> None:
