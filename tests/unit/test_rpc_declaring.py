@@ -161,6 +161,7 @@ def test_what_was_not_declared_does_not_get_out() -> None:
     [
         (b'{"orderId":"x"}', "Expected `int`, got `str` - at `$.orderId`"),
         (b"{}", "Object missing required field `orderId`"),
+        (b'{"order_id":1}', "Object missing required field `orderId`"),
         (b'{"orderId":1,"status":"lost"}', "Invalid enum value 'lost' - at `$.status`"),
     ],
 )

@@ -293,6 +293,21 @@ async def test_too_much_is_refused() -> None:
     assert (await ask(app_of(batching=False), "/hello", query="batch=1")).status == 400
 
 
+async def test_a_body_without_end_is_read_no_further_than_its_limit() -> None:
+    read = 0
+
+    async def receive() -> Any:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"12345", "more_body": read < 1_000}
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": "/add", "headers": [(b"content-type", b"application/json")]}
+    await app_of(limits=Limits(body_bytes=10))(scope, receive, send)
+    assert read == 3
+
+
 async def test_a_body_that_trickles_in_is_given_up() -> None:
     async def receive() -> Any:
         await asyncio.sleep(30)
