@@ -46,7 +46,7 @@ def blind(wire: object) -> None:
 @pytest.mark.timeout(90)
 def test_a_socket_that_uvloop_gave_up_is_replaced(amqp_url: str, queue_name: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found = runner.run(survive(amqp_url, queue_name))
+        found = runner.run(asyncio.wait_for(survive(amqp_url, queue_name), 3 * LEFT_S))
 
     # The ack was lost with its connection, so the first message comes again.
     assert found == [b"after", b"before"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 from tests.services import containers, find, ledger, node, packages
@@ -15,6 +16,8 @@ def install() -> None:
         names = [packages.PACKAGES[kind] for kind in missing]
         if not node.on_path():
             names += packages.NODE
+        if not any(map(shutil.which, packages.BROWSERS)):
+            names.append(packages.BROWSERS[0])
         if names:
             packages.install(names)
     elif missing and not containers.installed():

@@ -1,0 +1,1 @@
+"""A small router whose answers are agreed upon, for runners of foreign clients."""

@@ -1,0 +1,1 @@
+"""Real clients of tRPC against our server, and our client against theirs."""
