@@ -127,7 +127,9 @@ async def test_a_killed_endpoint_loses_nothing(
 
 
 async def test_a_killed_worker_loses_nothing(tmp_path: Path, amqp_url: str, postgres_url: str, queue_name: str) -> None:
-    settings = distributed(amqp_url, queue_name, postgres_url)
+    # Many small batches, so that the worker is in the midst of one whenever it is killed.
+    small = {"OPLATA_BATCH_SIZE": "25", "OPLATA_PREFETCH": "50"}
+    settings = {**distributed(amqp_url, queue_name, postgres_url), **small}
     await migrate(tmp_path, settings)
     async with house(tmp_path, "distributed", settings) as here:
 
