@@ -5,10 +5,14 @@ SEEDS ?= 1000-1100
 SEED ?= 7
 MINUTES ?= 5
 RATE ?= 1000
+BENCH_QUICK ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH := .venv-bench
+BENCH_STAMP := $(BENCH)/.installed
+BENCH_NODE := bench/rpc/node_modules/.package-lock.json
 
-.PHONY: help install demo test simulate chaos lint format lock services services-stop clean
+.PHONY: help install demo test simulate chaos bench-rpc lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.
@@ -30,6 +34,9 @@ chaos: $(STAMP)  ## Break real processes under load, and account for every callb
 	$(BIN)/python -m tests.services install
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --rate $(RATE) $(ARGS)
 
+bench-rpc: $(BENCH_STAMP) $(BENCH_NODE)  ## Measure our tRPC beside Node's and FastAPI; needs Node and npm. BENCH_QUICK=1 is shorter.
+	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench.rpc $(ARGS)
+
 lint: $(STAMP)  ## Check style, types and the direction of imports.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -43,6 +50,8 @@ format: $(STAMP)  ## Mend the style where that can be done by itself.
 lock: $(STAMP)  ## Write requirements.lock anew after a change in pyproject.toml. ARGS=--upgrade takes the newest.
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --quiet -o requirements.lock $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --group bench --universal --python-version 3.11 --generate-hashes \
+		--no-header --quiet --no-annotate --constraints requirements.lock -o bench/requirements.lock $(ARGS)
 
 services: $(STAMP)  ## Leave RabbitMQ and PostgreSQL running for many test runs, and print where they are.
 	@$(BIN)/python -m tests.services start
@@ -52,9 +61,9 @@ services-stop: $(STAMP)  ## Stop them and delete their data.
 
 clean:  ## Stop the services and delete what was made.
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services stop; fi
-	rm -rf .venv .services .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis dist build
-	rm -rf tests/node/node_modules
-	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv $(BENCH) .services .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis dist build
+	rm -rf tests/node/node_modules bench/rpc/node_modules
+	find src tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip is what venv makes last, so a .venv that was cut short is made again.
 $(BIN)/pip:
@@ -70,4 +79,14 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What others would install to do the same; nothing but the measurements ever sees it.
+$(BENCH_STAMP): bench/requirements.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
+	$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --require-hashes -r bench/requirements.lock
+	@touch $@
+
+$(BENCH_NODE): bench/rpc/package-lock.json
+	cd bench/rpc && npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@

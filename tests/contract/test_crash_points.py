@@ -115,7 +115,21 @@ class Tables:
 
     async def told(self) -> dict[str, list[Row]]:
         """All that they say of what happened, but for times and counts of repeats."""
+        if not isinstance(self._connection, sqlite3.Connection):
+            await self._until_quiet()
         return {table: await self.run(query) for table, query in TOLD.items()}
+
+    async def _until_quiet(self) -> None:
+        """PostgreSQL may be at a COMMIT still when the worker that asked for it is dead."""
+        busy = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND state <> 'idle'"
+        )
+        for _ in range(1000):
+            if await self.run(busy) == [(0,)]:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the database does not come to rest")
 
     async def empty(self) -> None:
         """Delete every row."""

@@ -131,8 +131,11 @@ async def forget_first(self: SpoolingPublisher, consumer: Any, deliveries: Any) 
     await _forward(self, consumer, deliveries)
 
 
-async def ack_in_outage(self: Settlement, consumer: Any, pending: Any) -> None:
-    await consumer.ack([delivery for part in pending for delivery in part.deliveries])
+async def ack_in_outage(self: Settlement, consumer: Any, whole: Part) -> bool:
+    settled = await _settle(self, consumer, whole)
+    if not settled:
+        await consumer.ack(whole.deliveries)
+    return settled
 
 
 async def swallow_outage(self: Settlement, part: Part) -> None:

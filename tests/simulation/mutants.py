@@ -156,7 +156,7 @@ MUTANTS: dict[str, Mutant] = {
         ),
         Mutant(
             name="an outage acks",
-            patches=[replaced(Settlement, "_hand_back", breakages.ack_in_outage)],
+            patches=[replaced(Settlement, "settle", breakages.ack_in_outage)],
             needs=_with_much_trouble,
         ),
         Mutant(

@@ -14,7 +14,20 @@ from oplata.errors import OplataError, SettingsError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-COMMANDS = ("demo", "up", "serve", "worker", "migrate", "doctor", "orders", "trigger", "dead", "replay", "verify")
+COMMANDS = (
+    "demo",
+    "up",
+    "serve",
+    "worker",
+    "migrate",
+    "doctor",
+    "orders",
+    "trigger",
+    "dead",
+    "replay",
+    "verify",
+    "typescript",
+)
 """In the order in which a newcomer meets them; each is the name of a file here and of the command in it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from oplata.errors import DatabaseUnavailable, SettingsError
 from oplata.storage.faults import mapped
@@ -21,6 +23,7 @@ CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
 LOCK_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 3
+WAL_TRIES = 100
 MIGRATION_TIMEOUT_S = 3600
 """How long one step of a migration may take: tables may be large."""
 
@@ -240,8 +243,9 @@ def _sqlite_engine(url: URL, connect: Callable[..., Awaitable[Any]] | None) -> A
         # The driver would begin transactions of its own, too late for us: `begin` below does it.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (f"busy_timeout={LOCK_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL"):
+        for pragma in (f"busy_timeout={LOCK_TIMEOUT_S * 1000}", "synchronous=FULL"):
             cursor.execute(f"PRAGMA {pragma}")
+        _write_ahead(cursor)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -249,3 +253,17 @@ def _sqlite_engine(url: URL, connect: Callable[..., Awaitable[Any]] | None) -> A
         connection.exec_driver_sql(connection.get_execution_options().get("oplata_begin", "BEGIN"))
 
     return engine
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Have the file in WAL mode. The change of mode, once in a file's life, does not wait for others by itself."""
+    for _ in range(WAL_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            await_only(asyncio.sleep(LOCK_TIMEOUT_S / WAL_TRIES))
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode=WAL")

@@ -159,10 +159,11 @@ class Replay:
         """Third pass, one transaction: each order is what was told of it last; and if that is wrong, it is told."""
         at_ms = self._now_ms()
         async with self._database.unit_of_work() as uow:
-            restored = await restore_told(uow, order_ids, at_ms)
-            changes = await reach_verdicts(uow, order_ids, at_ms)
+            known = await _known(uow, order_ids)
+            restored = await restore_told(uow, known, at_ms)
+            changes = await reach_verdicts(uow, known, at_ms)
             await uow.commit()
-        self.totals.orders += len(order_ids)
+        self.totals.orders += len(known)
         self.totals.orders_restored += len(restored)
         self.totals.orders_changed += len(changes)
         for row, told in restored:
@@ -216,3 +217,10 @@ async def _refold(uow: UnitOfWork, keys: Sequence[PaymentKey], at_ms: int) -> tu
         await uow.payments.save(wrong, at_ms)
     orders = {each for key in wrong for each in orders_of(held[key], projected(folded[key]))}
     return [difference(key, held[key], projected(folded[key])) for key in sorted(wrong)], orders
+
+
+async def _known(uow: UnitOfWork, order_ids: Sequence[str]) -> list[str]:
+    """Those of these orders that are anything to us. An event may name an order and move no payment of it."""
+    payments = await uow.projection.get(sorted(await uow.projection.keys_of_orders(order_ids)))
+    known = {*await uow.orders.some(order_ids), *await uow.changes.of_orders(order_ids), *orders_of(*payments.values())}
+    return [order_id for order_id in order_ids if order_id in known]
