@@ -1,0 +1,1 @@
+"""Measurements of this project beside others. Nothing here is installed with it."""
