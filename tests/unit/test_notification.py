@@ -293,3 +293,14 @@ def test_no_body_takes_long(name: str, content_type: str) -> None:
     _read(EVIL[name], content_type)
 
     assert time.process_time() - started < 1.0
+
+
+def test_json_that_is_called_a_form_is_read_as_what_it_is() -> None:
+    read = parse(b' {"TerminalKey": "T", "Token": "t", "OrderId": "1"}', "application/x-www-form-urlencoded")
+
+    assert {"TerminalKey": "T", "OrderId": "1"} == read.fields
+
+
+def test_a_raw_nul_is_refused_even_where_no_signed_field_holds_it() -> None:
+    with pytest.raises(BadNotification, match="NUL"):
+        parse(b"TerminalKey=T&Token=t&DATA[x]=a\x00b", "application/x-www-form-urlencoded")
