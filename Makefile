@@ -48,7 +48,7 @@ format: $(STAMP)  ## Mend the style where that can be done by itself.
 	$(BIN)/ruff format
 
 lock: $(STAMP)  ## Write requirements.lock anew after a change in pyproject.toml. ARGS=--upgrade takes the newest.
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --quiet -o requirements.lock $(ARGS)
 	$(BIN)/uv pip compile pyproject.toml --group bench --universal --python-version 3.11 --generate-hashes \
 		--no-header --quiet --no-annotate --constraints requirements.lock -o bench/requirements.lock $(ARGS)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE_LINES = 400
 FUNCTION_LINES = 70
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
-SETTINGS = PurePosixPath("src/oplata/settings.py")
+SETTINGS = PurePosixPath("src/oplata/settings/sources.py")
 CLI = PurePosixPath("src/oplata/cli")
 
 
@@ -152,7 +152,7 @@ BODY = "    pass\n"
         (stray_environment, ROOM, "import os\nos.environ['A']\n", ["2: os.environ outside the settings"]),
         (stray_environment, ROOM, "import os\nos.getenv('A')\n", ["2: os.getenv outside the settings"]),
         (stray_environment, ROOM, "from os import environ\n", ["1: os.environ outside the settings"]),
-        (stray_environment, "src/oplata/settings.py", "import os\nos.environ['A']\n", []),
+        (stray_environment, "src/oplata/settings/sources.py", "import os\nos.environ['A']\n", []),
         (looking_away, "tests/test_x.py", "@pytest.mark.skip\ndef test_x(): ...\n", ["1: skip"]),
         (looking_away, "tests/test_x.py", "pytestmark = pytest.mark.xfail\n", ["1: xfail"]),
         (looking_away, "tests/test_x.py", "pytest.importorskip('pika')\n", ["1: importorskip"]),

@@ -1,0 +1,101 @@
+"""All settings as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from oplata.errors import SettingsError
+from oplata.settings.bank import Bank
+from oplata.settings.database import Database
+from oplata.settings.http import Http
+from oplata.settings.observing import Observing
+from oplata.settings.queue import Queue
+from oplata.settings.sources import PREFIX, found, refuse_unknown
+from oplata.settings.worker import Worker
+
+_LONGEST_SHOWN = 60
+_SECRET = frozenset({"terminal_password", "terminals", "queue_url", "database_url"})
+
+
+class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
+    """One frozen value. ``Settings(port=0)`` takes values and defaults; ``Settings.load()`` reads the surroundings too.
+
+    Each description completes the sentence "this setting must be ...", which is what a wrong value is answered with.
+    Raises ``SettingsError``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    def __init__(self, *, _origins: Mapping[str, str] | None = None, **values: Any) -> None:
+        refuse_unknown(type(self), values, "the arguments of Settings")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_sentences(error, values, _origins or {})) from None
+        self._require_whole_terminal()
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Read the environment, ``.env`` and ``oplata.toml``; ``values`` stand above all of them."""
+        merged, origins = found(cls)
+        return cls(_origins=origins, **(merged | values))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values alone: ``load`` asks every other source itself, so that an error can say where a value stood."""
+        return (init_settings,)
+
+    def passwords(self) -> dict[str, list[str]]:
+        """The valid passwords of each terminal, for a ``Keyring``. Raises ``SettingsError`` when there is none."""
+        valid: dict[str, list[str]] = {}
+        if self.terminal_key and self.terminal_password is not None:
+            valid[self.terminal_key] = [self.terminal_password.get_secret_value()]
+        for terminal in self.terminals:
+            valid.setdefault(terminal.key, []).extend(password.get_secret_value() for password in terminal.passwords)
+        if not valid:
+            raise SettingsError(
+                "No terminal is set, so no callback could be verified. Set OPLATA_TERMINAL_KEY and "
+                "OPLATA_TERMINAL_PASSWORD, or list your [[terminals]] in oplata.toml."
+            )
+        return valid
+
+    def _require_whole_terminal(self) -> None:
+        if bool(self.terminal_key) == (self.terminal_password is not None):
+            return
+        here, missing = ("KEY", "PASSWORD") if self.terminal_key else ("PASSWORD", "KEY")
+        raise SettingsError(
+            f"{PREFIX}TERMINAL_{here} is set and {PREFIX}TERMINAL_{missing} is not. "
+            "A terminal needs both: set the other one too."
+        )
+
+
+def chosen(**options: object) -> dict[str, Any]:
+    """The options that were given on a command line, as values for ``Settings.load``."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _sentences(error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """One sentence for each setting that is wrong; the value is shown unless it may hold a secret."""
+    names = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors(include_url=False, include_input=False))
+    return " ".join(_sentence(name, values.get(name), origins.get(name, name)) for name in names)
+
+
+def _sentence(name: str, value: object, shown_name: str) -> str:
+    must = f"{shown_name} must be {Settings.model_fields[name].description}"
+    if name in _SECRET:
+        return f"{must}. What stands there is not shown, as it may hold a password."
+    shown = repr(value)
+    return f"{must}; it is {shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + '…'}."
