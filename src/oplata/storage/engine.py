@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from oplata.errors import DatabaseUnavailable, SettingsError
+from oplata.errors import Contention, DatabaseUnavailable, SettingsError
 from oplata.storage.faults import mapped
 from oplata.storage.session import Session
 from oplata.storage.unit_of_work import UnitOfWork
@@ -26,6 +26,9 @@ STOP_TIMEOUT_S = 3
 WAL_TRIES = 100
 MIGRATION_TIMEOUT_S = 3600
 """How long one step of a migration may take: tables may be large."""
+MIGRATION_TRIES = 120
+MIGRATION_PAUSE_S = 0.5
+"""A step whose lock was not granted is tried again so often, with pauses of up to ten times this."""
 
 _POSTGRES_PARAMETERS = frozenset({"host", "port", "ssl", "sslmode", "target_session_attrs"})
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
@@ -120,14 +123,7 @@ class Database:
                         await connection.execution_options(oplata_begin="BEGIN IMMEDIATE")
                         async with connection.begin():
                             return await connection.run_sync(schema.upgrade)
-        # A step may take far longer than a worker's statement, so it has a connection with a limit of its own.
-        engine = _postgres_engine(self._url, 1, command_timeout_s=MIGRATION_TIMEOUT_S)
-        try:
-            with mapped():
-                async with engine.begin() as connection:
-                    return await connection.run_sync(schema.upgrade)
-        finally:
-            await engine.dispose()
+        return await self._migrate_postgres()
 
     async def check(self) -> str:
         """Say in a sentence that the database works. Raises ``DatabaseUnavailable`` or ``SchemaError``."""
@@ -159,6 +155,45 @@ class Database:
         with mapped():
             async with self._connected() as connection:
                 return int((await connection.execute(text(asked))).scalar_one())
+
+    async def _migrate_postgres(self) -> str:
+        """One transaction a step, so that no lock is held longer than its step needs it."""
+        from oplata.storage import schema  # As in ``migrate``.
+
+        # A step may take far longer than a worker's statement, so it has a connection with a limit of its own.
+        engine = _postgres_engine(self._url, 1, command_timeout_s=MIGRATION_TIMEOUT_S)
+        try:
+            with mapped():
+                async with engine.connect() as connection:
+                    before = await connection.run_sync(schema.begin)
+                    await connection.commit()
+                    while await self._step(connection):
+                        pass
+                    return await connection.run_sync(schema.end, before)
+        finally:
+            await engine.dispose()
+
+    async def _step(self, connection: AsyncConnection) -> bool:
+        """Take one step; True if there may be another. A table that somebody holds is asked for again and again."""
+        from oplata.storage import schema  # As in ``migrate``.
+
+        for attempt in range(1, MIGRATION_TRIES + 1):
+            try:
+                with mapped():
+                    return await self._step_once(connection, schema.step)
+            except Contention:
+                if attempt == MIGRATION_TRIES:
+                    raise
+                await connection.rollback()
+                # Whoever waits behind our request for a lock has its turn now.
+                await asyncio.sleep(min(attempt, 10) * MIGRATION_PAUSE_S)
+        return False
+
+    @staticmethod
+    async def _step_once(connection: AsyncConnection, step: Callable[[Connection], bool]) -> bool:
+        more = await connection.run_sync(step)
+        await connection.commit()
+        return more
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:

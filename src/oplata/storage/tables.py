@@ -146,3 +146,11 @@ audit = Table(
     Index("audit_at", "at_ms"),
     sqlite_autoincrement=True,
 )
+
+compatibility = Table(
+    "compatibility",
+    metadata,
+    Column(
+        "oldest_program", String, primary_key=True, comment="one row: the oldest version that can work on these tables"
+    ),
+)
