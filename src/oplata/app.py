@@ -58,6 +58,7 @@ class Oplata:
             on_start=[self.start],
             on_stop=[self.stop],
         )
+        self.draining = False
         self._started = False
         self._working: asyncio.Task[None] | None = None
 
@@ -78,6 +79,12 @@ class Oplata:
         if self.role is not Role.SERVE:
             self.worker = self._new_worker()
             self._working = asyncio.create_task(self.worker.run(), name="oplata-worker")
+
+    async def drain(self) -> None:
+        """A server in front of ``asgi`` begins to stop, and calls this before it waits for its clients, maybe again
+        while it waits. What streams to them for ever has to end here.
+        """
+        self.draining = True
 
     async def stop(self) -> None:
         """Finish what was taken up, within the drain limit, and disconnect. The rest stays in the queue."""

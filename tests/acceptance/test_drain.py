@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.command import running
+from oplata.ingest.server import MARGIN_S
+from tests.acceptance.command import Running, running
 from tests.notifications import PASSWORD, TERMINAL_KEY, signed_by_hand
 
 pytestmark = pytest.mark.anyio
@@ -69,3 +72,115 @@ async def test_a_stop_under_load_resets_no_request(tmp_path: Path, keep: bool) -
     assert 0 == code
     assert ["HTTP/1.1 200 OK"] == list(seen)
     assert seen.total() > CLIENTS
+
+
+KEEP_ALIVE_S = 1
+LONG_S = 25
+
+
+@contextlib.contextmanager
+def up(folder: Path, keep_alive_s: int = KEEP_ALIVE_S) -> Iterator[tuple[Running, int]]:
+    with running("up", "--port", "0", cwd=folder, OPLATA_KEEP_ALIVE_S=str(keep_alive_s), **SETTINGS) as running_up:
+        port = urlsplit(running_up.line("oplata up is ready at ").split()[5]).port
+        assert port is not None
+        yield running_up, port
+
+
+class Client:
+    """One connection, and what is asked over it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    def send(self, number: int) -> None:
+        self._writer.write(request(number, keep=True))
+
+    async def answer(self) -> tuple[str, bool]:
+        """The first line of the answer, and whether the connection may be used again."""
+        head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 20)).decode().lower()
+        await self._reader.readexactly(2)
+        kept = "\r\nkeep-alive: timeout=" in head
+        assert kept != ("\r\nconnection: close\r\n" in head)
+        return head.partition("\r\n")[0], kept
+
+    async def is_closed(self) -> bool:
+        """Wait until the other side has closed; False when it broke the connection instead."""
+        try:
+            return await asyncio.wait_for(self._reader.read(), 20) == b""
+        except ConnectionError:
+            return False
+
+    async def ask(self, number: int) -> tuple[str, bool]:
+        self.send(number)
+        return await self.answer()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Client]:
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+KEPT, LAST = ("http/1.1 200 ok", True), ("http/1.1 200 ok", False)
+
+
+async def test_a_connection_that_idles_through_a_stop_may_be_used_as_long_as_it_was_promised(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        process, port = stack.enter_context(up(tmp_path))
+        used, left, silent = [await stack.enter_async_context(connected(port)) for _ in range(3)]
+        assert [KEPT, KEPT] == [await used.ask(1), await left.ask(2)]
+        told_s = time.monotonic()
+        process.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(KEEP_ALIVE_S - 0.1)
+        newcomer = await stack.enter_async_context(connected(port))
+
+        answers = [await used.ask(3), await newcomer.ask(4)]
+        closed = await asyncio.gather(*(client.is_closed() for client in (used, newcomer, left, silent)))
+        code = await asyncio.to_thread(process.wait)
+        took_s = time.monotonic() - told_s
+    assert [LAST, LAST] == answers
+    assert [True] * 4 == closed
+    assert (0, True) == (code, took_s > KEEP_ALIVE_S + MARGIN_S)
+
+
+async def test_a_stop_with_nobody_there_is_short(tmp_path: Path) -> None:
+    with up(tmp_path, LONG_S) as (process, port):
+        async with connected(port) as client:
+            await client.ask(1)
+        told_s = time.monotonic()
+        code = await asyncio.to_thread(process.stop)
+        took_s = time.monotonic() - told_s
+    assert (0, True) == (code, took_s < LONG_S)
+
+
+async def test_a_request_that_came_while_the_process_was_frozen_is_answered(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        process, port = stack.enter_context(up(tmp_path))
+        client = await stack.enter_async_context(connected(port))
+        await client.ask(1)
+        process.process.send_signal(signal.SIGSTOP)
+        client.send(2)
+        await asyncio.sleep(KEEP_ALIVE_S + MARGIN_S + 0.2)
+        process.process.send_signal(signal.SIGCONT)
+        answer = await client.answer()
+    assert KEPT == answer
+
+
+async def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        process, port = stack.enter_context(up(tmp_path, LONG_S))
+        client = await stack.enter_async_context(connected(port))
+        await client.ask(1)
+        process.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.line, "oplata up is stopping")
+        told_s = time.monotonic()
+        code = await asyncio.to_thread(process.stop)
+        took_s = time.monotonic() - told_s
+    assert (128 + signal.SIGTERM, True) == (code, took_s < LONG_S)
+    assert "oplata: left at once, as asked twice." in process.lines

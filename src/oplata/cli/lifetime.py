@@ -59,7 +59,9 @@ async def listening(app: Oplata, host: str, port: int) -> AsyncIterator[str]:
     """
     listener = _bind(host, port)
     url = _url(listener)
-    server = Server(uvicorn_config(app.asgi, host, port))
+    settings = app.settings
+    config = uvicorn_config(app.asgi, host, port, keep_alive_s=settings.keep_alive_s, drain_s=settings.drain_timeout_s)
+    server = Server(config, on_drain=[app.drain])
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="oplata-http")
     try:
         await _until_started(server, serving)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from typing import Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -20,9 +22,11 @@ MAX_PIPELINED = 64
 HEAD_TIMEOUT_S = 10.0
 """How long a new connection, or the headers of a further request on it, may take."""
 
-LINGER_S = 0.3
-"""How long a shutdown leaves an idle connection open. Whoever has just sent a request over it is answered, and told
-that the connection ends; closed at once, it would be reset under a request that was not read yet."""
+FIRST_BYTE_S = 2.0
+"""How long a shutdown waits for the first byte on a connection that has said nothing yet."""
+
+AGAIN_S = 0.05
+"""How soon a connection is looked at again on which something lay that nobody had read."""
 
 
 class Connection(HttpToolsProtocol):
@@ -63,12 +67,25 @@ class Connection(HttpToolsProtocol):
         self._head_complete = True
         super().on_headers_complete()
 
+    def announce_the_end(self) -> None:
+        """Let the answer under way be the last one, if its head has not been sent."""
+        if self._answering() and not self.cycle.response_started:
+            self.cycle.default_headers = self.server_state.default_headers
+            self.cycle.keep_alive = False
+
     def shutdown(self) -> None:
         """Serve one more request at most: by now every answer says that it is the last on its connection."""
         if self._answering():
             super().shutdown()
         else:
-            self.loop.call_later(LINGER_S, self._leave)
+            self.loop.call_later(FIRST_BYTE_S, self._leave)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close what has idled for too long; but after a pause of this process a request may lie there unread."""
+        if self._has_unread():
+            self.timeout_keep_alive_task = self.loop.call_later(AGAIN_S, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_body(self, body: bytes) -> None:
         self._around_bytes -= len(body)
@@ -89,12 +106,25 @@ class Connection(HttpToolsProtocol):
         self._head_timer = None
         if self._answering():
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+        elif self._has_unread():
+            self._head_timer = self.loop.call_later(AGAIN_S, self._head_is_late)
         else:
             self.transport.close()
 
     def _leave(self) -> None:
-        if not self._answering() and not self.transport.is_closing():
+        if self._answering() or self.transport.is_closing():
+            return
+        if self._has_unread():
+            self.loop.call_later(AGAIN_S, self._leave)
+        else:
             self.transport.close()
+
+    def _has_unread(self) -> bool:
+        """True when bytes have come that the event loop has not delivered."""
+        if self.transport.is_closing():
+            return False
+        count = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return any(count)
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

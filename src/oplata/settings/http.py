@@ -20,6 +20,7 @@ class Http(BaseModel):
     port: int = Field(8080, ge=0, le=65535, description="a TCP port from 0 (any free one) to 65535, such as 8080")
     confirm_timeout_s: Seconds = Field(8, description="a number of seconds above 0; the bank itself waits for 10")
     body_timeout_s: Seconds = Field(5, description="a number of seconds above 0, such as 5")
+    keep_alive_s: int = Field(5, ge=1, le=3600, description="a whole number of seconds from 1 to 3600, such as 5")
     drain_timeout_s: Seconds = Field(20, description="a number of seconds above 0, such as 20")
     max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="a number from 1 to 1000000, such as 2000")
     allowed_networks: Annotated[tuple[Network, ...], NoDecode, Listed] = Field(
