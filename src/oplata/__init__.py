@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from oplata.app import Oplata, Role
     from oplata.domain.status import OrderStatus
     from oplata.errors import OplataError, OrderError, OrderNotFound, Permanent, Retryable, SettingsError
-    from oplata.orders.commands import Orders, OrderView
+    from oplata.orders.commands import Orders
+    from oplata.orders.views import OrderView
     from oplata.settings import Settings
 
 __all__ = [
@@ -34,7 +35,7 @@ _HOMES = {
     "Role": "app",
     "OrderStatus": "domain.status",
     "Orders": "orders.commands",
-    "OrderView": "orders.commands",
+    "OrderView": "orders.views",
     "Settings": "settings",
 }
 """Where the names live that are not in ``errors``."""

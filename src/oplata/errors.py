@@ -16,7 +16,8 @@
         ├── SchemaError           the database's tables are older or newer than this program
         ├── TopologyError         the broker holds a queue or exchange that differs from ours
         └── OrderError            an order cannot be changed as asked
-            └── OrderNotFound     no order of that id is registered
+            ├── OrderNotFound     no order of that id is registered
+            └── StatusRefused     an order may not go from the status it has to the one that was said
 
 Whether a fault is worth retrying is its type. The first line of a class's docstring is its default message, so a bare
 ``raise NotConfirmed`` still speaks in a sentence. No message may carry a secret, a password or a token.
@@ -96,3 +97,7 @@ class OrderError(Permanent):
 
 class OrderNotFound(OrderError):
     """No such order is registered."""
+
+
+class StatusRefused(OrderError):
+    """An order cannot go from its status to that one."""

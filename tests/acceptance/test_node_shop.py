@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from oplata.bank.simulator import payload
-from oplata.orders.commands import Orders, OrderView
+from oplata.orders.commands import Orders
+from oplata.orders.views import OrderView
 from oplata.storage.engine import Database
 from tests.chaos.offspring import migrate, oplata
 from tests.contract.amqp import delete

@@ -199,8 +199,8 @@ async def announce_first(uow: Any, works: Any, at_ms: int) -> Any:
 _ANNOUNCE: ContextVar[Any] = ContextVar("announce")
 
 
-def change_without_review(order: Any, payments: Any, at_ms: int) -> Any:
-    change = _change(order, payments, at_ms)
+def change_without_review(order: Any, payments: Any, word: Any, at_ms: int) -> Any:
+    change = _change(order, payments, word, at_ms)
     return None if change is not None and order.version and change.status == order.status else change
 
 

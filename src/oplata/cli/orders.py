@@ -11,7 +11,8 @@ import click
 from oplata.domain.status import OrderStatus
 
 if TYPE_CHECKING:
-    from oplata.orders.commands import Orders, OrderView
+    from oplata.orders.commands import Orders
+    from oplata.orders.views import OrderView
 
 T = TypeVar("T")
 

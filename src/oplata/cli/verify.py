@@ -63,6 +63,8 @@ def _sentences(account: Account) -> list[str]:
 
     counted = f"{account.payments} payments, {account.orders} orders and {account.changes} changes"
     paid = f"{account.paid_orders} orders are paid, {format_rubles(account.paid_kopecks)} RUB"
+    if account.paid_by_word:
+        paid += f" ({account.paid_by_word} of them by somebody's word and not by the bank's)"
     captured = f"{format_rubles(account.captured_kopecks)} RUB were confirmed in {account.captured_payments} payments"
     states = ", ".join(f"{account.dead_letters.get(state, 0)} {state}" for state in ("open", "redriven", "discarded"))
     sentences = [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from oplata.domain.payment import Payment, PaymentKey
-from oplata.domain.status import OrderStatus, Phase
+from oplata.domain.status import HOLDING, STANDING, OrderStatus, Phase
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -31,11 +31,18 @@ _PRECEDENCE = (
 )
 
 
-def judge(amount_kopecks: int | None, payments: Mapping[PaymentKey, Payment]) -> Verdict:
+_GIVEN_UP = frozenset({OrderStatus.CANCELED, OrderStatus.REFUNDED})
+_MONEY_IS_HERE = frozenset({OrderStatus.AUTHORIZED, OrderStatus.PAID, OrderStatus.PARTIALLY_REFUNDED})
+
+
+def judge(
+    amount_kopecks: int | None, payments: Mapping[PaymentKey, Payment], word: OrderStatus | None = None
+) -> Verdict:
     """The verdict over an order of ``amount_kopecks`` (None while it is not registered) and its payments by their keys.
 
-    An order is paid only when a CONFIRMED payment's amount equals its own. A payment that contradicts itself or the
-    order is named in the review and supports no status.
+    Of the payments, only a CONFIRMED one whose amount equals the order's makes it paid. A payment that contradicts
+    itself or the order is named in the review and supports no status. ``word`` is what somebody with a key said of the
+    order: it may raise the status, and counts for nothing once money moved at the bank.
     """
     if amount_kopecks is None:
         return Verdict(OrderStatus.UNREGISTERED, None)
@@ -58,7 +65,21 @@ def judge(amount_kopecks: int | None, payments: Mapping[PaymentKey, Payment]) ->
     if len(paid_by) > 1:
         complaints.append(f"paid {len(paid_by)} times, by payments {', '.join(paid_by[:5])}")
     status = next((status for phase, status in _PRECEDENCE if phase in phases), OrderStatus.PENDING)
+    if word is not None:
+        complaints.extend(_against(word, status))
+        status = raised(status, word)
     return Verdict(status, _bounded("; ".join(complaints)) or None)
+
+
+def raised(status: OrderStatus, word: OrderStatus) -> OrderStatus:
+    """What an order is that its payments make ``status`` and somebody's word makes ``word``."""
+    return word if status not in HOLDING and STANDING[word] > STANDING[status] else status
+
+
+def _against(word: OrderStatus, status: OrderStatus) -> Iterator[str]:
+    """The word gave the order up, and money came all the same: a person has to send it back, or the goods out."""
+    if word in _GIVEN_UP and status in _MONEY_IS_HERE:
+        yield f"said to be {word.value}, and the bank holds it {status.value}"
 
 
 def _mismatch(amount_kopecks: int, payment: Payment) -> str | None:

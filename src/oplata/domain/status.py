@@ -83,3 +83,24 @@ class OrderStatus(StrEnum):
     REFUNDED = "refunded"
     CANCELED = "canceled"
     FAILED = "failed"
+
+
+STANDING: dict[OrderStatus, int] = {
+    status: place
+    for place, status in enumerate(
+        (
+            OrderStatus.UNREGISTERED,
+            OrderStatus.PENDING,
+            OrderStatus.FAILED,
+            OrderStatus.CANCELED,
+            OrderStatus.AUTHORIZED,
+            OrderStatus.PAID,
+            OrderStatus.PARTIALLY_REFUNDED,
+            OrderStatus.REFUNDED,
+        )
+    )
+}
+"""The order of the statuses as somebody's word may move an order: up, and never down."""
+
+HOLDING = frozenset({OrderStatus.PAID, OrderStatus.PARTIALLY_REFUNDED, OrderStatus.REFUNDED})
+"""Where payments make an order one of these, money moved, and nobody's word counts against the bank's."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
-import msgspec
-
-from oplata.domain.events import Event, EventKind
 from oplata.domain.money import kopecks
-from oplata.domain.payment import Payment, PaymentKey
 from oplata.domain.status import OrderStatus
 from oplata.errors import Contention, OrderError, OrderNotFound
+from oplata.orders.paging import Page, cursor_at, place_of
+from oplata.orders.views import OrderView, PaymentView, views_of
+from oplata.orders.words import Speech, say, take_back
 from oplata.storage.engine import Database
-from oplata.storage.orders import OrderRow
-from oplata.storage.unit_of_work import UnitOfWork
+from oplata.storage.orders import Filter
 from oplata.storage.verdicts import reach_verdicts
 
 MAX_ORDER_ID_LENGTH = 36
@@ -23,41 +23,8 @@ MAX_ORDER_ID_LENGTH = 36
 MAX_LISTED = 1000
 _TRIES = 5
 
-
-class PaymentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A payment as the shop sees it; ``amount`` is the current one, in kopecks, or null where the bank gave none."""
-
-    payment_id: str
-    terminal_key: str
-    status: str
-    amount: int | None
-    review: str | None
-
-
-class ReceiptView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A fiscal receipt that the bank told of. ``type`` is the bank's word, such as Income or IncomeReturn."""
-
-    payment_id: str | None
-    type: str | None
-    url: str | None
-    amount: int | None
-
-
-class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An order as the shop sees it. Amounts are kopecks; times are milliseconds since the Unix epoch.
-
-    ``review`` says why a person must look at the order, and is null for most. ``version`` counts its changes.
-    """
-
-    order_id: str
-    status: str
-    amount: int | None
-    review: str | None
-    payments: Sequence[PaymentView]
-    receipts: Sequence[ReceiptView]
-    version: int
-    registered_at: int | None
-    updated_at: int
+T = TypeVar("T")
+Act = Callable[..., Awaitable[None]]
 
 
 def wall_clock_ms() -> int:
@@ -82,13 +49,20 @@ class Orders:
             raise OrderError(f"an order id has 1 to {MAX_ORDER_ID_LENGTH} printable characters")
         if kopecks(amount_kopecks) == 0:
             raise OrderError("an order's amount is at least 1 kopeck")
-        for attempt in range(_TRIES):
-            try:
-                return await self._register(order_id, amount_kopecks)
-            except Contention:
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+        return await _persist(partial(self._register, order_id, amount_kopecks))
+
+    async def update_status(self, order_id: str, status: OrderStatus, *, who: str, why: str | None = None) -> OrderView:
+        """Say what an order is: a person who knows better, or another program that hears of payments.
+
+        It is kept beside the payments, and the audit keeps who said it and why. Saying what is so already changes
+        nothing. Raises ``StatusRefused`` where the order would go back, or where the bank's money says otherwise, and
+        ``OrderNotFound`` for one that is not registered.
+        """
+        return await _persist(partial(self._speak, order_id, partial(say, status=status), Speech(who=who, why=why)))
+
+    async def withdraw_status(self, order_id: str, *, who: str, why: str) -> OrderView:
+        """Take back what was said of an order, so that it is again what its payments make it. The audit keeps both."""
+        return await _persist(partial(self._speak, order_id, take_back, Speech(who=who, why=why)))
 
     async def get(self, order_id: str) -> OrderView:
         """One registered order. Raises ``OrderNotFound``, which tells of payments that name an unregistered one."""
@@ -96,7 +70,7 @@ class Orders:
             row = await uow.orders.get(order_id)
             if row is None:
                 raise OrderNotFound(f"order {order_id} is not registered, and no payment names it")
-            view = (await _views(uow, [row]))[0]
+            view = (await views_of(uow, [row]))[0]
         if row.amount_kopecks is None:
             told = ", ".join(map(_told, view.payments)) or "none yet"
             raise OrderNotFound(
@@ -104,6 +78,16 @@ class Orders:
                 "and take effect when it is registered"
             )
         return view
+
+    async def page(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[OrderView]:
+        """The newest of these orders, and the cursor of those after them. Raises ``OrderError`` for a wrong cursor."""
+        place = None if cursor is None else place_of(cursor, tuple[int, str])
+        limit = min(max(limit, 1), MAX_LISTED)
+        async with self._database.unit_of_work(read_only=True) as uow:
+            rows = await uow.orders.search(wanted, limit=limit + 1, before=place)
+            items = await views_of(uow, rows[:limit])
+        last = rows[limit - 1] if len(rows) > limit else None
+        return Page(items=items, next_cursor=None if last is None else cursor_at(last.created_at_ms, last.order_id))
 
     async def list(
         self, status: OrderStatus | None = None, *, limit: int = 100, after: str | None = None
@@ -116,8 +100,10 @@ class Orders:
             last = None if after is None else await uow.orders.get(after)
             if after is not None and last is None:
                 raise OrderNotFound(f"order {after} is not known, so there is no page after it")
-            rows = await uow.orders.newest(status=status, limit=min(max(limit, 1), MAX_LISTED), after=last)
-            return await _views(uow, rows)
+            before = None if last is None else (last.created_at_ms, last.order_id)
+            wanted = Filter(status=None if status is None else status.value)
+            rows = await uow.orders.search(wanted, limit=min(max(limit, 1), MAX_LISTED), before=before)
+            return await views_of(uow, rows)
 
     async def _register(self, order_id: str, amount_kopecks: int) -> OrderView:
         at_ms = self._now_ms()
@@ -132,52 +118,34 @@ class Orders:
                 )
             registered = await uow.orders.get(order_id)
             assert registered is not None  # noqa: S101  It is locked by us.
-            view = (await _views(uow, [registered]))[0]
+            view = (await views_of(uow, [registered]))[0]
             await uow.commit()
         return view
+
+    async def _speak(self, order_id: str, act: Act, speech: Speech) -> OrderView:
+        at_ms = self._now_ms()
+        async with self._database.unit_of_work() as uow:
+            if await uow.orders.get(order_id) is None:
+                raise OrderNotFound(f"order {order_id} is not registered, so nothing can be said of it")
+            await act(uow, order_id, speech, at_ms=at_ms)
+            row = await uow.orders.get(order_id)
+            assert row is not None  # noqa: S101  It was there, and nothing deletes orders.
+            view = (await views_of(uow, [row]))[0]
+            await uow.commit()
+        return view
+
+
+async def _persist(step: Callable[[], Awaitable[T]]) -> T:
+    """Do a transaction again when another one had its rows."""
+    for attempt in range(_TRIES):
+        try:
+            return await step()
+        except Contention:
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _told(payment: PaymentView) -> str:
     amount = "" if payment.amount is None else f" {payment.amount} kopecks"
     return f"{payment.payment_id} {payment.status}{amount}"
-
-
-async def _views(uow: UnitOfWork, rows: Sequence[OrderRow]) -> list[OrderView]:
-    if not rows:
-        return []
-    ids = [row.order_id for row in rows]
-    payments = await uow.payments.of_orders(ids)
-    receipts = await uow.events.receipts_of(ids)
-    return [_view(row, payments.get(row.order_id, {}), receipts.get(row.order_id, [])) for row in rows]
-
-
-def _view(row: OrderRow, payments: dict[PaymentKey, Payment], receipts: Sequence[Event]) -> OrderView:
-    return OrderView(
-        order_id=row.order_id,
-        status=row.status,
-        amount=row.amount_kopecks,
-        review=row.review,
-        payments=[
-            PaymentView(
-                payment_id=payment_id,
-                terminal_key=terminal_key,
-                status=payment.status,
-                amount=payment.amount_kopecks,
-                review=payment.review,
-            )
-            for (terminal_key, payment_id), payment in sorted(payments.items())
-        ],
-        receipts=[
-            ReceiptView(
-                payment_id=event.payment_id,
-                type=event.details.get("Type"),
-                url=event.details.get("Url"),
-                amount=event.amount_kopecks,
-            )
-            for event in receipts
-            if event.kind is EventKind.RECEIPT
-        ],
-        version=row.version,
-        registered_at=row.registered_at_ms,
-        updated_at=row.updated_at_ms,
-    )

@@ -16,6 +16,8 @@ from oplata.storage.changes import Change
 from oplata.storage.dead_letters import Buried
 from oplata.storage.orders import OrderRow
 from oplata.storage.projection import Stored, projected
+from oplata.storage.rollups import Tally
+from oplata.storage.words import Word, status_of
 
 _EVENT_FIELDS = ("kind", "terminal_key", "order_id", "payment_id", "status", "success", "amount_kopecks", "details")
 _ROW_FIELDS = ("order_id", "status", "amount_kopecks", "review")
@@ -54,20 +56,34 @@ def payment_and_events(key: PaymentKey, stored: Stored, evidence: Evidence) -> I
             yield f"{name} is not what its events make it: {_different(field, stands, right)}"
 
 
-def order_and_payments(order: OrderRow, payments: Mapping[PaymentKey, Payment]) -> Iterator[str]:
-    """An order's stored status and review are the verdict over its payments."""
-    verdict = judge(order.amount_kopecks, payments)
+def order_and_payments(
+    order: OrderRow, payments: Mapping[PaymentKey, Payment], word: Word | None = None
+) -> Iterator[str]:
+    """An order's stored status and review are the verdict over its payments and over what was said of it."""
+    verdict = judge(order.amount_kopecks, payments, status_of(word))
+    if word is not None and status_of(word) is None:
+        yield f"order {order.order_id} was said to be {_said(word.status)}, which is no status"
     if order.status != verdict.status.value:
-        yield f"order {order.order_id} is stored as {order.status}; its payments make it {verdict.status.value}"
+        said = "" if word is None else f", with the word of {word.said_by} that it is {word.status},"
+        yield f"order {order.order_id} is stored as {order.status}; its payments{said} make it {verdict.status.value}"
     if order.review != verdict.review:
         yield f"order {order.order_id} is not what its payments make it: " + _different(
             "review", order.review, verdict.review
         )
 
 
-def order_and_money(order: OrderRow, payments: Mapping[PaymentKey, Payment]) -> Iterator[str]:
-    """An order that is paid has been paid in full by confirmed payments, and by nothing less."""
+def paid_by_word(order: OrderRow, payments: Mapping[PaymentKey, Payment], word: Word | None) -> bool:
+    """Whether an order is paid because somebody with a key said so, and its payments alone would not make it that."""
+    if order.status != OrderStatus.PAID.value or status_of(word) is not OrderStatus.PAID:
+        return False
+    return judge(order.amount_kopecks, payments).status is not OrderStatus.PAID
+
+
+def order_and_money(order: OrderRow, payments: Mapping[PaymentKey, Payment], word: Word | None = None) -> Iterator[str]:
+    """An order that is paid has been paid in full by confirmed payments, or somebody with a key said so."""
     held = sum(captured(payment) for payment in payments.values())
+    if paid_by_word(order, payments, word):
+        return
     if order.status == OrderStatus.PAID.value and held < (order.amount_kopecks or 0):
         yield (
             f"order {order.order_id} is paid with {order.amount_kopecks} kopecks, and the bank confirmed {held} kopecks"
@@ -113,6 +129,18 @@ def letter(buried: Buried) -> Iterator[str]:
         yield f"dead letter {buried.id} is damaged: its reason or its body is not the one it came with"
     if buried.state.value != "open" and not (buried.settled_by and buried.settled_why and buried.settled_at_ms):
         yield f"dead letter {buried.id} is {buried.state.value}, and nobody says who did it, when or why"
+
+
+def rollup(told: Mapping[str, Tally], counted: Mapping[str, Tally]) -> Iterator[str]:
+    """What is counted from change to change is what there is."""
+    nothing = Tally(0, 0)
+    for name in sorted(told.keys() | counted.keys()):
+        kept, real = told.get(name, nothing), counted.get(name, nothing)
+        if kept != real:
+            yield (
+                f"the rollup has {kept.orders} orders in {name} with {kept.kopecks} kopecks, and there are "
+                f"{real.orders} with {real.kopecks} kopecks"
+            )
 
 
 def captured(payment: Payment) -> int:

@@ -29,6 +29,7 @@ class Account(msgspec.Struct, kw_only=True, rename="camel"):
     accounted_kopecks: int = 0
     paid_orders: int = 0
     paid_kopecks: int = 0
+    paid_by_word: int = 0
     orders_for_review: int = 0
     dead_letters: dict[str, int] = {}
     depth: Depth | None = None
@@ -49,6 +50,10 @@ class Gaps:
             kept = self._kept.setdefault(check, [])
             if len(kept) < self._limit:
                 kept.append(sentence)
+
+    def of(self, check: str) -> int:
+        """How many there are of one check."""
+        return self._counts.get(check, 0)
 
     @property
     def count(self) -> int:

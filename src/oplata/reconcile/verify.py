@@ -18,7 +18,9 @@ from oplata.reconcile import checks
 from oplata.reconcile.gaps import Account, Gaps
 from oplata.storage.dead_letters import State, Wanted
 from oplata.storage.engine import Database
+from oplata.storage.orders import OrderRow
 from oplata.storage.projection import Stored, refolded
+from oplata.storage.rollups import REVIEW, Tally
 from oplata.storage.unit_of_work import UnitOfWork
 
 PAGE_SIZE = 500
@@ -60,6 +62,7 @@ class Verification:
         self._span = span
         self._page_size = page_size
         self._progress = progress
+        self._counted: dict[str, Tally] = {}
         self.account = Account()
         self.gaps = Gaps(max_gaps)
 
@@ -72,6 +75,7 @@ class Verification:
             await self._orders(uow)
             await self._orphans(uow)
             await self._letters(uow)
+            await self._rollup(uow)
         if self._span.whole and self.account.captured_kopecks != self.account.accounted_kopecks:
             held = f"and the orders' payments hold {self.account.accounted_kopecks} kopecks"
             told = f"by the events the bank confirmed {self.account.captured_kopecks} kopecks"
@@ -129,12 +133,15 @@ class Verification:
             ids = [row.order_id for row in page]
             last = ids[-1]
             stored, told = await uow.projection.of_orders(ids), await uow.changes.of_orders(ids)
+            words = await uow.words.of_orders(ids)
             for row in page:
-                payments = _readable(stored.get(row.order_id, {}))
+                payments, word = _readable(stored.get(row.order_id, {})), words.get(row.order_id)
                 if payments is not None:
-                    self.gaps.add("payments-orders", checks.order_and_payments(row, payments))
-                    self.gaps.add("money", checks.order_and_money(row, payments))
+                    self.gaps.add("payments-orders", checks.order_and_payments(row, payments, word))
+                    self.gaps.add("money", checks.order_and_money(row, payments, word))
                     self.account.accounted_kopecks += sum(map(checks.captured, payments.values()))
+                    self.account.paid_by_word += checks.paid_by_word(row, payments, word)
+                self._count(row)
                 self.gaps.add("orders-changes", checks.order_and_log(row, told.get(row.order_id, [])))
                 self.account.orders_for_review += row.review is not None
                 if row.status == OrderStatus.PAID.value:
@@ -143,6 +150,17 @@ class Verification:
             self.account.orders += len(page)
             self.account.changes += sum(map(len, told.values()))
             self._progress(self.account)
+
+    def _count(self, row: OrderRow) -> None:
+        names = [row.status] if row.status != OrderStatus.UNREGISTERED.value else []
+        for name in [*names, *([REVIEW] if row.review is not None else [])]:
+            before, amount = self._counted.get(name, Tally(0, 0)), row.amount_kopecks or 0
+            self._counted[name] = Tally(before.orders + 1, before.kopecks + (0 if name == REVIEW else amount))
+
+    async def _rollup(self, uow: UnitOfWork) -> None:
+        """Where the orders or the log are damaged, the counts differ as a matter of course."""
+        if self._span.whole and not self.gaps.of("orders-changes") and not self.gaps.of("payments-orders"):
+            self.gaps.add("rollups", checks.rollup(await uow.rollups.standing(), self._counted))
 
     async def _orphans(self, uow: UnitOfWork) -> None:
         last: int | None = 0

@@ -15,6 +15,9 @@ _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_a
 _STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
 _ALL = tuple(orders.c)
 
+LAST_CHARACTER = "\U0010ffff"
+"""No text that continues another one stands behind that one with this at its end."""
+
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it is stored. ``amount_kopecks`` is None while payments name it and the shop has not."""
@@ -27,6 +30,19 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     registered_at_ms: int | None
     created_at_ms: int
     updated_at_ms: int
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orders: all of what is given must hold. Times bound the creation, from the first up to the second.
+
+    ``review`` asks for those that a person must look at, or for the others; ``beginning`` is that of the id.
+    """
+
+    status: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    review: bool | None = None
+    beginning: str | None = None
 
 
 class Orders:
@@ -102,12 +118,23 @@ class Orders:
         bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
         return {row["order_id"]: OrderRow(**row) for row in (await self._session.execute(statement, bound)).mappings()}
 
-    async def newest(self, *, status: str | None, limit: int, after: OrderRow | None) -> list[OrderRow]:
-        """Orders by time of creation, newest first; ``after`` is the last one of the page before."""
-        place = tuple_(orders.c.created_at_ms, orders.c.order_id)
-        statement = select(*_ALL).order_by(orders.c.created_at_ms.desc(), orders.c.order_id.desc()).limit(limit)
-        if status is not None:
-            statement = statement.where(orders.c.status == status)
-        if after is not None:
-            statement = statement.where(place < (after.created_at_ms, after.order_id))
+    async def search(self, wanted: Filter, *, limit: int, before: tuple[int, str] | None) -> list[OrderRow]:
+        """These orders by creation, newest first; ``before`` is the place of the last one of the page before."""
+        table, place = orders.c, tuple_(orders.c.created_at_ms, orders.c.order_id)
+        statement = select(*_ALL).order_by(table.created_at_ms.desc(), table.order_id.desc()).limit(limit)
+        if wanted.status is not None:
+            statement = statement.where(table.status == wanted.status)
+        if wanted.since_ms is not None:
+            statement = statement.where(table.created_at_ms >= wanted.since_ms)
+        if wanted.until_ms is not None:
+            statement = statement.where(table.created_at_ms < wanted.until_ms)
+        if wanted.review is not None:
+            statement = statement.where(table.review.is_not(None) if wanted.review else table.review.is_(None))
+        if wanted.beginning:
+            # Ids compare byte by byte, so those that begin alike stand together in the index of the primary key.
+            statement = statement.where(
+                table.order_id >= wanted.beginning, table.order_id < wanted.beginning + LAST_CHARACTER
+            )
+        if before is not None:
+            statement = statement.where(place < before)
         return [OrderRow(**row) for row in (await self._session.execute(statement)).mappings()]

@@ -6,6 +6,8 @@ foreign keys: the lock order (archive, event, payment, order, change) is the des
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -28,6 +30,12 @@ _Id = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Only such rows are in the index, in both databases."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
 
 callbacks = Table(
     "callbacks",
@@ -72,6 +80,7 @@ payments = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
     Index("payments_order", "order_id"),
+    Index("payments_created", "created_at_ms", "terminal_key", "payment_id"),
 )
 
 orders = Table(
@@ -87,6 +96,17 @@ orders = Table(
     Column("updated_at_ms", BigInteger, nullable=False),
     Index("orders_created", "created_at_ms", "order_id"),
     Index("orders_status_created", "status", "created_at_ms", "order_id"),
+    Index("orders_review", "created_at_ms", "order_id", **_where("review IS NOT NULL")),
+)
+
+words = Table(
+    "words",
+    metadata,
+    Column("order_id", _Id, primary_key=True),
+    Column("status", String, nullable=False, comment="the highest status that somebody with a key said"),
+    Column("said_by", Text, nullable=False),
+    Column("said_why", Text),
+    Column("said_at_ms", BigInteger, nullable=False),
 )
 
 changes = Table(
@@ -154,3 +174,28 @@ compatibility = Table(
         "oldest_program", String, primary_key=True, comment="one row: the oldest version that can work on these tables"
     ),
 )
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _Id, primary_key=True, comment="the part of the key that is no secret"),
+    Column("name", Text, nullable=False),
+    Column("digest", String, nullable=False, comment="SHA-256 of the whole key, which is random"),
+    Column("scope", String, nullable=False, comment="read, write or operate; each holds the one before it"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("last_used_at_ms", BigInteger, comment="to the minute"),
+    Column("revoked_at_ms", BigInteger),
+    Column("revoked_by", Text),
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("hour_ms", BigInteger, primary_key=True, autoincrement=False, comment="0 is what stands now"),
+    Column("name", _Id, primary_key=True, comment="a status of orders, or review"),
+    Column("orders", BigInteger, nullable=False),
+    Column("kopecks", BigInteger, nullable=False),
+)
+"""Counted from ``changes`` by a trigger: how many orders stand in each status, and how many entered it in an hour."""

@@ -9,10 +9,13 @@ from oplata.storage.audit import Audit
 from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
 from oplata.storage.events import EventStore
+from oplata.storage.keys import Keys
 from oplata.storage.orders import Orders
 from oplata.storage.payments import Payments
 from oplata.storage.projection import Projection
+from oplata.storage.rollups import Rollups
 from oplata.storage.session import Session
+from oplata.storage.words import Words
 
 
 class UnitOfWork:
@@ -28,6 +31,9 @@ class UnitOfWork:
         self.dead_letters = DeadLetters(session)
         self.projection = Projection(session)
         self.audit = Audit(session)
+        self.words = Words(session)
+        self.keys = Keys(session)
+        self.rollups = Rollups(session)
 
     async def touch(self) -> None:
         """Write to the tables' version what stands there, to see whether anything can be written."""

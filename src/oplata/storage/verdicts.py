@@ -1,4 +1,4 @@
-"""The one place where an order's status is decided and told: by a callback, a registration, or a replay."""
+"""The one place where an order's status is decided and told: by a callback, a registration, a word, or a replay."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from oplata.domain.status import OrderStatus
 from oplata.storage.changes import Change
 from oplata.storage.orders import OrderRow
 from oplata.storage.unit_of_work import UnitOfWork
+from oplata.storage.words import Word, status_of
 
 
 async def reach_verdicts(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) -> list[Change]:
-    """Lock these orders, judge each by all its payments, store what changed and tell it in the change log.
+    """Lock these orders, judge each by its payments and by what was said of it, store and tell what changed.
 
     Call it after the payments are saved: two transactions that touch payments of one order meet at the order's lock,
     and the second one sees what the first one committed.
@@ -24,19 +25,19 @@ async def reach_verdicts(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) 
     if not wanted:
         return []
     held = await uow.orders.lock(wanted, at_ms)
-    payments = await uow.payments.of_orders(wanted)
+    payments, words = await uow.payments.of_orders(wanted), await uow.words.of_orders(wanted)
     told = [
         change
         for order_id in wanted
-        if (change := _change(held[order_id], payments.get(order_id, {}), at_ms)) is not None
+        if (change := _change(held[order_id], payments.get(order_id, {}), words.get(order_id), at_ms)) is not None
     ]
     await uow.orders.save({change.order_id: _changed(held[change.order_id], change) for change in told})
     await uow.changes.append(told)
     return told
 
 
-def _change(order: OrderRow, payments: Mapping[PaymentKey, Payment], at_ms: int) -> Change | None:
-    verdict = judge(order.amount_kopecks, payments)
+def _change(order: OrderRow, payments: Mapping[PaymentKey, Payment], word: Word | None, at_ms: int) -> Change | None:
+    verdict = judge(order.amount_kopecks, payments, status_of(word))
     if verdict.status.value == order.status and verdict.review == order.review:
         return None
     return Change(
@@ -65,7 +66,7 @@ async def restore_told(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) ->
     """Lock these orders, and make each one's row what the change log says of it; returns each row as it was and is.
 
     The log is what subscribers know. A row that says something else has been damaged, and mending it is no change to
-    them; whether the payments say otherwise is for ``reach_verdicts`` to tell after this.
+    them; whether payments and words say otherwise is for ``reach_verdicts`` to tell after this.
     """
     wanted = sorted(set(order_ids))
     if not wanted:

@@ -23,6 +23,7 @@ class Replayed(msgspec.Struct, rename="camel"):
     orders: int = 0
     orders_restored: int = 0
     orders_changed: int = 0
+    rollups_mended: int = 0
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from oplata.storage.orders import OrderRow
 from oplata.storage.projection import Stored, projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import as_told
+from oplata.storage.words import status_of
 from oplata.worker.archived import Span, walk
 from oplata.worker.difference import Difference, Replayed, difference, orders_of, payment_keys, said, unreadable
 from oplata.worker.replay import BATCH_SIZE
@@ -92,11 +93,12 @@ class Forecast:
             folded = await self._compare_payments(uow, order_ids)
             rows = await uow.orders.some(order_ids)
             told = await uow.changes.of_orders(order_ids)
+            words = await uow.words.of_orders(order_ids)
         self.totals.orders += len(order_ids)
         for order_id in order_ids:
             payments = {key: each for key, each in folded.items() if each.order_id == order_id}
             last = told[order_id][-1][1] if order_id in told else None
-            self._compare_order(order_id, rows.get(order_id), last, payments)
+            self._compare_order(order_id, rows.get(order_id), last, payments, status_of(words.get(order_id)))
 
     async def _compare_payments(self, uow: UnitOfWork, order_ids: Sequence[str]) -> dict[PaymentKey, Payment]:
         wanted = frozenset(order_ids)
@@ -125,11 +127,16 @@ class Forecast:
         return whole
 
     def _compare_order(
-        self, order_id: str, row: OrderRow | None, last: Change | None, payments: Mapping[PaymentKey, Payment]
+        self,
+        order_id: str,
+        row: OrderRow | None,
+        last: Change | None,
+        payments: Mapping[PaymentKey, Payment],
+        word: OrderStatus | None,
     ) -> None:
         stands = row or _absent(order_id)
         restored = as_told(stands, last)
-        verdict = judge(restored.amount_kopecks, payments)
+        verdict = judge(restored.amount_kopecks, payments, word)
         if restored != stands:
             self.totals.orders_restored += 1
         if (restored.status, restored.review) != (verdict.status.value, verdict.review):
