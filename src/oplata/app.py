@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -20,9 +21,10 @@ from oplata.orders.commands import Orders
 from oplata.queue.base import Publisher, Queue
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import SqliteQueue
-from oplata.settings import Settings
+from oplata.settings import PASSWORD_SETTINGS, Settings
 from oplata.storage.engine import Database
 from oplata.worker.loop import Worker
+from oplata.worker.progress import STALL_S
 
 _log = structlog.get_logger("oplata.app")
 
@@ -105,6 +107,26 @@ class Oplata:
             await self.spool.stop()
         await self.queue.stop()
         await self.database.stop()
+
+    def rotate(self, reread: Callable[[], Settings]) -> None:
+        """Take the terminals' passwords from settings that are read anew. If those are wrong, the old ones stay."""
+        try:
+            settings = reread()
+            self._keyring.replace(settings.passwords())
+        except SettingsError as error:
+            _log.error("The settings are wrong; the passwords stay as they were.", action="rotate", reason=str(error))
+            return
+        others = [name for name in self.settings.differing(settings) if name not in PASSWORD_SETTINGS]
+        _log.info(
+            "The terminals' passwords were read anew.",
+            action="rotate",
+            terminals=list(self._keyring.terminal_keys),
+            wait_for_restart=others,
+        )
+
+    def progresses(self) -> bool:
+        """Whether this process does what it is there for, as far as it can tell by itself."""
+        return self._working is None or self.worker.progress.stalled_s() < STALL_S
 
     async def watch(self) -> None:
         """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""

@@ -19,6 +19,12 @@ class Keyring:
     """
 
     def __init__(self, passwords: Mapping[str, Sequence[str]]) -> None:
+        self.replace(passwords)
+
+    def replace(self, passwords: Mapping[str, Sequence[str]]) -> None:
+        """Have these passwords and no others, from the next notification on. Raises ``SettingsError``, and then the
+        old ones stay.
+        """
         for terminal_key, valid in passwords.items():
             # A lone string is a sequence too, and each of its characters would pass for a password.
             if not terminal_key or isinstance(valid, str) or not valid or not all(valid):

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import uvicorn
@@ -30,12 +30,17 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT or SIGTERM sets. A second signal leaves at once: whatever was answered OK is on the disk."""
+def signals_heard(*, on_hangup: Callable[[], None] | None = None, twice_leaves: bool = True) -> Iterator[asyncio.Event]:
+    """An event that SIGINT or SIGTERM sets. A second signal leaves at once: whatever was answered OK is on the disk.
+
+    SIGHUP calls ``on_hangup``, and without one ends the process as ever.
+    """
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
     def heard(number: signal.Signals) -> None:
         if stopping.is_set():
+            if not twice_leaves:
+                return
             sys.stderr.write("oplata: left at once, as asked twice.\n")
             sys.stderr.flush()
             os._exit(128 + number)
@@ -44,20 +49,23 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, heard, number)
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         yield stopping
     finally:
-        for number in numbers:
+        for number in numbers if on_hangup is None else (*numbers, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Oplata, host: str, port: int) -> AsyncIterator[str]:
+async def listening(app: Oplata, host: str, port: int, *, shared: bool = False) -> AsyncIterator[str]:
     """Serve the application, and yield the URL of its root. At the end, what is in flight is answered.
 
-    Raises ``SettingsError`` when the address cannot be had.
+    A ``shared`` port is one on which several processes listen, each with a socket of its own, so that each drains by
+    itself. Raises ``SettingsError`` when the address cannot be had.
     """
-    listener = _bind(host, port)
+    listener = _bind(host, port, shared=shared)
     url = _url(listener)
     settings = app.settings
     config = uvicorn_config(app.asgi, host, port, keep_alive_s=settings.keep_alive_s, drain_s=settings.drain_timeout_s)
@@ -86,10 +94,23 @@ async def until_stopped(stopping: asyncio.Event, *watched: Coroutine[Any, Any, N
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def reserved_port(host: str, port: int) -> Iterator[int]:
+    """A port that our processes may share, held for them meanwhile; any free one for 0. Raises ``SettingsError``."""
+    with _bind(host, port, shared=True, listen=False) as holder:
+        yield int(holder.getsockname()[1])
+
+
+def _bind(host: str, port: int, *, shared: bool = False, listen: bool = True) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        if listen:
+            return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
+        # Connections come only to sockets that listen; this one merely keeps the port.
+        holder = socket.socket(family)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
+        return holder
     except OSError as error:
         raise SettingsError(
             f"Cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}. "

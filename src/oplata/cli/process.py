@@ -1,46 +1,111 @@
-"""The three commands that run until they are told to stop: ``up``, ``serve`` and ``worker``."""
+"""The commands that run until they are told to stop: ``up``, ``serve`` and ``worker``."""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import click
 
 from oplata.app import Oplata, Role
-from oplata.cli.lifetime import listening, run_loop, stop_on_signals, until_stopped
+from oplata.cli.lifetime import listening, run_loop, signals_heard, until_stopped
+from oplata.cli.service.lifeline import ALIVE, READY, Lifeline
+from oplata.cli.service.post import Post
+from oplata.cli.service.systemd import Systemd
 from oplata.observability.logging import configure, without_passwords
 from oplata.settings import Settings
+from oplata.settings.sources import service_manager
+
+BEAT_S = 5.0
+ORPHAN_EXTRA_S = 30.0
 
 
-def run_role(role: Role, settings: Settings) -> None:
-    """Run this role until SIGTERM or SIGINT, then drain. Raises what ends it before."""
+def run_role(role: Role, settings: Settings, *, post: Post | None = None, reread: Callable[[], Settings]) -> None:
+    """Run this role until SIGTERM or SIGINT, then drain. Raises what ends it before.
+
+    ``post`` is given by a parent that runs several. At SIGHUP the settings are read anew with ``reread``, and the
+    terminals' passwords taken from them.
+    """
     configure(settings.log_level, settings.log_format)
-    app = Oplata(settings, role=role)
-    run_loop(_work(app) if role is Role.WORKER else _listen(app))
+    run_loop(_run(Oplata(settings, role=role), post, reread))
 
 
-async def _listen(app: Oplata) -> None:
-    settings = app.settings
-    with stop_on_signals() as stopping:
-        async with app, listening(app, settings.host, settings.port) as url:
+async def _run(app: Oplata, post: Post | None, reread: Callable[[], Settings]) -> None:
+    watched = Watched(app, post)
+    if watched.lifeline is not None:
+        watched.lifeline.leave_with_parent(app.settings.drain_timeout_s + ORPHAN_EXTRA_S)
+    with signals_heard(
+        on_hangup=lambda: app.rotate(reread),
+        # Whoever signals the whole family sends each signal twice, once through the parent, whose end means "at once".
+        twice_leaves=post is None,
+    ) as stopping:
+        async with watched.beating(), _running(app, post) as told:
+            watched.ready(told)
+            await until_stopped(stopping, app.watch())
+            watched.stopping()
             click.echo(
-                f"oplata {app.role} is ready at {url}{settings.callback_path} - point the terminal's NotificationURL "
+                f"{watched.title} is stopping: it finishes what is in flight"
+                + ("; a second signal leaves at once" if post is None else ""),
+                err=True,
+            )
+
+
+@contextlib.asynccontextmanager
+async def _running(app: Oplata, post: Post | None) -> AsyncIterator[str]:
+    """The role, started; yields what there is to say about it."""
+    settings = app.settings
+    async with app:
+        if app.role is Role.WORKER:
+            queue = without_passwords(settings.queue_url.get_secret_value())
+            yield f"is ready: it takes callbacks from {queue} and applies them to {app.database.name}"
+            return
+        shared = None if post is None else post.port
+        async with listening(app, settings.host, shared or settings.port, shared=shared is not None) as url:
+            yield (
+                f"is ready at {url}{settings.callback_path} - point the terminal's NotificationURL "
                 f"at https://YOUR-PUBLIC-HOST{settings.callback_path}"
             )
-            await until_stopped(stopping, app.watch())
-            _say_draining(app)
 
 
-async def _work(app: Oplata) -> None:
-    with stop_on_signals() as stopping:
-        async with app:
-            queue = without_passwords(app.settings.queue_url.get_secret_value())
-            click.echo(
-                f"oplata worker is ready: it takes callbacks from {queue} and applies them to {app.database.name}"
-            )
-            await until_stopped(stopping, app.watch())
-            _say_draining(app)
+class Watched:
+    """Tells whoever watches this process, a parent or systemd, that it is ready and that it makes progress."""
 
+    def __init__(self, app: Oplata, post: Post | None) -> None:
+        self._app = app
+        self.title = f"oplata {app.role}" if post is None else f"oplata {app.role} {post.number}"
+        self.lifeline = None if post is None else Lifeline(post.lifeline_fd)
+        # A process of several is its parent's to watch.
+        self._systemd = Systemd(service_manager()) if post is None else None
 
-def _say_draining(app: Oplata) -> None:
-    click.echo(
-        f"oplata {app.role} is stopping: it finishes what is in flight; a second signal leaves at once", err=True
-    )
+    def ready(self, told: str) -> None:
+        """The role is up."""
+        click.echo(f"{self.title} {told}")
+        if self.lifeline is not None:
+            self.lifeline.say(READY)
+        if self._systemd is not None:
+            self._systemd.ready(told)
+
+    def stopping(self) -> None:
+        """The role drains."""
+        if self._systemd is not None:
+            self._systemd.stopping()
+
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Give signs of life meanwhile, as long as there is progress."""
+        beating = asyncio.create_task(self._beat(), name="oplata-beat")
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        while True:
+            if self._app.progresses():
+                if self.lifeline is not None:
+                    self.lifeline.say(ALIVE)
+                if self._systemd is not None:
+                    self._systemd.alive()
+            await asyncio.sleep(BEAT_S)

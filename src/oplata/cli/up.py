@@ -15,10 +15,11 @@ def up(host: str | None, port: int | None) -> None:
     SQLite files in the current directory; OPLATA_QUEUE_URL and OPLATA_DATABASE_URL name others.
 
     Needs a terminal: OPLATA_TERMINAL_KEY and OPLATA_TERMINAL_PASSWORD. Ctrl-C or SIGTERM stops it when what is in
-    flight is done.
+    flight is done; SIGHUP reads the terminals' passwords anew.
     """
     from oplata.app import Role
     from oplata.cli.process import run_role
     from oplata.settings import Settings, chosen
 
-    run_role(Role.UP, Settings.load(**chosen(host=host, port=port)))
+    given = chosen(host=host, port=port)
+    run_role(Role.UP, Settings.load(**given), reread=lambda: Settings.load(**given))

@@ -8,7 +8,7 @@ One file per group of settings; ``model.py`` makes one value of them, ``sources.
 
 from __future__ import annotations
 
-from oplata.settings.model import Settings, chosen
+from oplata.settings.model import PASSWORD_SETTINGS, Settings, chosen
 from oplata.settings.values import Terminal
 
-__all__ = ["Settings", "Terminal", "chosen"]
+__all__ = ["PASSWORD_SETTINGS", "Settings", "Terminal", "chosen"]

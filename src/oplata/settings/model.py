@@ -20,6 +20,9 @@ from oplata.settings.worker import Worker
 _LONGEST_SHOWN = 60
 _SECRET = frozenset({"terminal_password", "terminals", "queue_url", "database_url"})
 
+PASSWORD_SETTINGS = frozenset({"terminal_key", "terminal_password", "terminals"})
+"""What is read anew at SIGHUP."""
+
 
 class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
     """One frozen value. ``Settings(port=0)`` takes values and defaults; ``Settings.load()`` reads the surroundings too.
@@ -71,6 +74,10 @@ class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
                 "OPLATA_TERMINAL_PASSWORD, or list your [[terminals]] in oplata.toml."
             )
         return valid
+
+    def differing(self, other: Settings) -> list[str]:
+        """The names of the settings that differ, sorted."""
+        return sorted(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
 
     def _require_whole_terminal(self) -> None:
         if bool(self.terminal_key) == (self.terminal_password is not None):

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dotenv import dotenv_values
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
@@ -85,3 +85,20 @@ def _our_names(variables: Mapping[str, str | None]) -> list[str]:
 
 def _cased(name: str, prefix: str) -> str:
     return f"{prefix}{name.upper()}" if prefix else name
+
+
+class ServiceManager(NamedTuple):
+    """What the service manager that started this process asks of it."""
+
+    notify_socket: str | None
+    watchdog_s: float | None
+
+
+def service_manager() -> ServiceManager:
+    """Where systemd listens, and within how many seconds it has to hear something; each None where it does not."""
+    watchdog_us = os.environ.get("WATCHDOG_USEC", "")
+    meant_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return ServiceManager(
+        os.environ.get("NOTIFY_SOCKET") or None,
+        int(watchdog_us) / 1_000_000 if watchdog_us.isdigit() and meant_for_us else None,
+    )

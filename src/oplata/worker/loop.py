@@ -17,6 +17,7 @@ from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 from oplata.worker.batch import Part, read, read_dead
+from oplata.worker.progress import Progress
 from oplata.worker.retry import MAX_ATTEMPTS
 from oplata.worker.settlement import HOLD_S, Settlement
 from oplata.worker.stats import Stats
@@ -58,11 +59,13 @@ class Worker:
         self._rng = rng or random.Random()  # noqa: S311  Jitter is no secret.
         self._stopping = asyncio.Event()
         self.stats = Stats()
+        self.progress = Progress()
         self._settlement = Settlement(
             database=database,
             stats=self.stats,
             stopping=self._stopping,
             pause=self._pause,
+            turn=self.progress.turn,
             hold_s=hold_s,
             retry_delays_ms=retry_delays_ms,
             max_attempts=max_attempts,
@@ -82,6 +85,12 @@ class Worker:
         self._stopping.set()
 
     async def _loop(self, reader: Callable[[Sequence[Delivery]], Part], *, prefetch: int, dead: bool) -> None:
+        try:
+            await self._go_round(reader, prefetch=prefetch, dead=dead)
+        finally:
+            self.progress.end()
+
+    async def _go_round(self, reader: Callable[[Sequence[Delivery]], Part], *, prefetch: int, dead: bool) -> None:
         while not self._stopping.is_set():
             consumer = self._queue.consumer(prefetch=prefetch, dead=dead)
             try:
@@ -95,6 +104,7 @@ class Worker:
         """Work until ``stop``, or until the database has been away for too long to hold on to messages."""
         failures = 0
         while not self._stopping.is_set():
+            self.progress.turn()
             try:
                 deliveries = await self._receive(consumer)
             except (QueueUnavailable, TopologyError) as error:
@@ -141,6 +151,7 @@ class Worker:
     async def _pause(self, tries: int) -> None:
         """Wait a while, longer after each failure, or until ``stop`` is called."""
         self.stats.pauses += 1
+        self.progress.turn()
         try:
             async with asyncio.timeout(0.05 + delay_s(tries, self._rng, 0.2, 10.0)):
                 await self._stopping.wait()

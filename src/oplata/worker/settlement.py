@@ -36,7 +36,8 @@ log = structlog.get_logger("oplata.worker")
 class Settlement:
     """Commits parts one after another, and does what ``retry.remedy`` says when one fails.
 
-    ``pause`` waits a while, longer with each try, and returns early once ``stopping`` is set.
+    ``pause`` waits a while, longer with each try, and returns early once ``stopping`` is set. ``turn`` is called each
+    time another part is taken up.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Settlement:
         stats: Stats,
         stopping: asyncio.Event,
         pause: Callable[[int], Awaitable[None]],
+        turn: Callable[[], None] = lambda: None,
         hold_s: float,
         retry_delays_ms: Sequence[int],
         max_attempts: int,
@@ -57,6 +59,7 @@ class Settlement:
         self._stats = stats
         self._stopping = stopping
         self._pause = pause
+        self._turn = turn
         self._hold_s = hold_s
         self._retry_delays_ms = retry_delays_ms
         self._max_attempts = max_attempts
@@ -71,6 +74,7 @@ class Settlement:
         pending, tries, away_since_s = deque([whole] if whole.size else []), 0, 0.0
         while pending:
             part = pending.popleft()
+            self._turn()
             try:
                 await self._commit(part)
             except Exception as error:

@@ -16,7 +16,7 @@ from oplata.cli.demonstration.bank import Bank
 from oplata.cli.demonstration.evidence import ChangeReader, read_back
 from oplata.cli.demonstration.screen import FRAMES_PER_S, Screen
 from oplata.cli.demonstration.tally import Summary, Tally, summarize
-from oplata.cli.lifetime import listening, stop_on_signals, until_stopped
+from oplata.cli.lifetime import listening, signals_heard, until_stopped
 from oplata.observability.logging import configure
 from oplata.queue.base import Queue
 from oplata.settings import Settings
@@ -36,7 +36,7 @@ async def demonstrate(*, orders: int | None, seed: int, rate_per_s: float, port:
     # The forgeries are refused on purpose, and unknown statuses kept: neither is news here.
     configure("error")
     passwords = {terminal_key: secrets.token_hex(12) for terminal_key in TERMINALS}
-    with tempfile.TemporaryDirectory(prefix="oplata-demo-") as folder, stop_on_signals() as stopping:
+    with tempfile.TemporaryDirectory(prefix="oplata-demo-") as folder, signals_heard() as stopping:
         app = Oplata(_settings(Path(folder), passwords))
         async with app, listening(app, HOST, port) as url:
             traffic = Traffic(random.Random(seed), passwords, orders=orders or MOST_ORDERS)  # noqa: S311  # A played bank.

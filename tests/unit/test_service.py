@@ -1,0 +1,74 @@
+"""What a parent decides and writes: when to start again, and the command line of each process."""
+
+from __future__ import annotations
+
+import random
+
+import click
+import pytest
+
+from oplata.cli.root import root
+from oplata.cli.service.arguments import of_each, with_post
+from oplata.cli.service.crashes import BASE_S, CAP_S, CRASH_LIMIT, SHORTEST_S, STABLE_S, Crashes
+from oplata.cli.service.post import Post
+
+
+def test_pauses_grow_and_have_a_ceiling_until_it_is_hopeless() -> None:
+    crashes, pauses = Crashes(random.Random(1)), []
+    while not crashes.hopeless:
+        pauses.append(crashes.ended(1.0))
+
+    assert len(pauses) == CRASH_LIMIT
+    ceilings = [SHORTEST_S + min(CAP_S, BASE_S * 2**number) for number in range(CRASH_LIMIT)]
+    assert all(SHORTEST_S <= pause <= ceiling for pause, ceiling in zip(pauses, ceilings, strict=True))
+    assert max(pauses) > BASE_S
+
+
+def test_a_long_life_begins_a_new_count() -> None:
+    crashes = Crashes(random.Random(1))
+    for _ in range(CRASH_LIMIT):
+        crashes.ended(1.0)
+    crashes.ended(STABLE_S)
+
+    assert (crashes.in_a_row, crashes.hopeless) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["serve", "--processes", "2"], ["serve"]),
+        (
+            ["serve", "--port", "9", "--processes", "2", "--reload", "--host", "::1"],
+            ["serve", "--host", "::1", "--port", "9"],
+        ),
+        (["worker", "--processes=3"], ["worker"]),
+    ],
+)
+def test_each_process_gets_the_command_line_without_the_parents_options(typed: list[str], expected: list[str]) -> None:
+    context = click.Context(root)
+    command = root.get_command(context, typed[0])
+    assert command is not None
+
+    assert of_each(command.make_context(typed[0], typed[1:])) == expected
+
+
+def test_flags_and_repeated_options_are_passed_on() -> None:
+    @click.command()
+    @click.option("--app", "apps", multiple=True)
+    @click.option("--quiet/--loud", default=None)
+    @click.option("--processes", type=int)
+    def command(apps: tuple[str, ...], quiet: bool | None, processes: int | None) -> None: ...
+
+    context = command.make_context("command", ["--app", "a:b", "--loud", "--app", "c:d", "--processes", "2"])
+
+    assert of_each(context) == ["command", "--app", "a:b", "--app", "c:d", "--loud"]
+
+
+def test_a_process_learns_which_one_it_is() -> None:
+    post = Post(number=2, lifeline_fd=7, port=8080)
+    command = root.get_command(click.Context(root), "serve")
+    assert command is not None
+
+    assert command.make_context("serve", with_post([], post)).params["post"] == post
+    with pytest.raises(click.BadParameter, match="own use"):
+        command.make_context("serve", ["--post", "x"])
