@@ -21,6 +21,7 @@ COMMANDS = (
     "worker",
     "migrate",
     "doctor",
+    "config",
     "orders",
     "trigger",
     "dead",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from oplata.errors import SettingsError
+from oplata.observability.logging import HIDDEN, without_passwords
 from oplata.settings.bank import Bank
 from oplata.settings.database import Database
 from oplata.settings.http import Http
@@ -18,7 +19,7 @@ from oplata.settings.sources import PREFIX, found, refuse_unknown
 from oplata.settings.worker import Worker
 
 _LONGEST_SHOWN = 60
-_SECRET = frozenset({"terminal_password", "terminals", "queue_url", "database_url"})
+SECRETS = frozenset({"terminal_password", "terminals", "queue_url", "database_url"})
 
 PASSWORD_SETTINGS = frozenset({"terminal_key", "terminal_password", "terminals"})
 """What is read anew at SIGHUP."""
@@ -46,8 +47,18 @@ class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
     @classmethod
     def load(cls, **values: Any) -> Self:
         """Read the environment, ``.env`` and ``oplata.toml``; ``values`` stand above all of them."""
-        merged, origins = found(cls)
+        merged, origins = found(cls, SECRETS)
         return cls(_origins=origins, **(merged | values))
+
+    @classmethod
+    def explain(cls) -> list[Explained]:
+        """Every setting as ``load`` finds it, and where. Raises ``SettingsError``."""
+        merged, origins = found(cls, SECRETS)
+        settings = cls(_origins=origins, **merged)
+        return [
+            Explained(name, _shown(name, getattr(settings, name)), origins.get(name, "default"))
+            for name in cls.model_fields
+        ]
 
     @classmethod
     def settings_customise_sources(
@@ -65,7 +76,8 @@ class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
         """The valid passwords of each terminal, for a ``Keyring``. Raises ``SettingsError`` when there is none."""
         valid: dict[str, list[str]] = {}
         if self.terminal_key and self.terminal_password is not None:
-            valid[self.terminal_key] = [self.terminal_password.get_secret_value()]
+            lines = self.terminal_password.get_secret_value().splitlines()
+            valid[self.terminal_key] = [line for line in lines if line]
         for terminal in self.terminals:
             valid.setdefault(terminal.key, []).extend(password.get_secret_value() for password in terminal.passwords)
         if not valid:
@@ -89,9 +101,28 @@ class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
         )
 
 
+class Explained(NamedTuple):
+    """One setting: its value as it may be shown, and where that stands."""
+
+    name: str
+    shown: str
+    origin: str
+
+
 def chosen(**options: object) -> dict[str, Any]:
     """The options that were given on a command line, as values for ``Settings.load``."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _shown(name: str, value: object) -> str:
+    """A value as it may be shown. Of a URL all but the password is; of any other secret only that it is set."""
+    if value is None or value == ():
+        return ""
+    if isinstance(value, SecretStr) and name.endswith("_url"):
+        return without_passwords(value.get_secret_value())
+    if name in SECRETS or isinstance(value, SecretStr):
+        return HIDDEN
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _sentences(error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
@@ -102,7 +133,7 @@ def _sentences(error: ValidationError, values: Mapping[str, Any], origins: Mappi
 
 def _sentence(name: str, value: object, shown_name: str) -> str:
     must = f"{shown_name} must be {Settings.model_fields[name].description}"
-    if name in _SECRET:
+    if name in SECRETS:
         return f"{must}. What stands there is not shown, as it may hold a password."
     shown = repr(value)
     return f"{must}; it is {shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + '…'}."
