@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import DatabaseUnavailable, SettingsError
+from oplata.feed.hub import Hub
 from oplata.ingest.app import create_app
 from oplata.ingest.callback import Callback, Limits
 from oplata.ingest.networks import Gate, networks_of
@@ -53,6 +54,7 @@ class Oplata:
         self.spool = None if role is Role.WORKER else _spooling(self.settings, self.queue.publisher())
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
+        self.hub = Hub(self.database)
         self.worker = self._new_worker()
         self.asgi = create_app(
             _callback(self.settings, self.spool or self.queue.publisher(), self._keyring),
@@ -70,8 +72,9 @@ class Oplata:
             return
         self._started = True
         try:
-            if self.role is not Role.SERVE:
-                await self._start_database()
+            await self._start_database()
+            if self.role is not Role.WORKER:
+                await self.hub.start()
             await self.queue.start()
             if self.spool is not None:
                 await self.spool.start()
@@ -106,6 +109,7 @@ class Oplata:
         if self.spool is not None:
             await self.spool.stop()
         await self.queue.stop()
+        await self.hub.stop()
         await self.database.stop()
 
     def rotate(self, reread: Callable[[], Settings]) -> None:
@@ -153,10 +157,13 @@ class Oplata:
             prefetch=self.settings.prefetch,
             retry_delays_ms=self.settings.queue_retry_delays_ms,
             max_attempts=self.settings.max_attempts,
+            announce=lambda _changes: self.hub.wake(),
         )
 
     async def _start_database(self) -> None:
         await self.database.start()
+        if self.role is Role.SERVE:
+            return  # It is connected to when somebody asks for an order; the callbacks need none.
         if self.role is Role.UP:
             _log.info(await self.database.migrate(), action="migrate")
             return

@@ -5,8 +5,9 @@
     │   ├── QueueUnavailable      the queue could not be reached, or did not confirm in time
     │   │   ├── NotConfirmed      a message may or may not have become durable
     │   │   └── Overloaded        a limit on what is in flight was reached; nothing was sent
-    │   └── DatabaseUnavailable   the database could not be reached, or lost the connection
-    │       └── Contention        a deadlock, a serialization failure or a lock that was not granted in time
+    │   ├── DatabaseUnavailable   the database could not be reached, or lost the connection
+    │   │   └── Contention        a deadlock, a serialization failure or a lock that was not granted in time
+    │   └── FeedUnavailable       the feed has all the subscribers it takes, or was stopped
     └── Permanent                 repeating it changes nothing; a person or the sender has to act
         ├── SettingsError         a setting is missing or wrong
         ├── MoneyError            a text or number is not an amount of money
@@ -57,6 +58,10 @@ class DatabaseUnavailable(Retryable):
 
 class Contention(DatabaseUnavailable):
     """The database gave the rows to another transaction; trying again is safe."""
+
+
+class FeedUnavailable(Retryable):
+    """The feed takes no subscriber now."""
 
 
 class Permanent(OplataError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import Select, func, insert, select
 
 from oplata.storage.session import Session
 from oplata.storage.tables import changes, orders
@@ -71,8 +72,21 @@ class ChangeLog:
         rows = (await self._session.execute(statement)).mappings().all()
         return (rows[-1]["id"] if rows else None), [row["order_id"] for row in rows if row["row"] is None]
 
-    async def after(self, last_id: int, *, limit: int) -> list[tuple[int, Change]]:
-        """The changes after this id with their ids, oldest first."""
-        statement = select(changes.c.id, *_COLUMNS).where(changes.c.id > last_id).order_by(changes.c.id).limit(limit)
-        rows = (await self._session.execute(statement)).tuples()
+    async def after(self, last_id: int, *, limit: int, order_id: str | None = None) -> list[tuple[int, Change]]:
+        """The changes after this id with their ids, oldest first; of one order, or of all."""
+        statement = select(changes.c.id, *_COLUMNS).where(changes.c.id > last_id)
+        if order_id is not None:
+            statement = statement.where(changes.c.order_id == order_id)
+        return await self._told(statement.order_by(changes.c.id).limit(limit))
+
+    async def newest(self, *, limit: int) -> list[tuple[int, Change]]:
+        """The last changes with their ids, oldest first."""
+        return (await self._told(select(changes.c.id, *_COLUMNS).order_by(changes.c.id.desc()).limit(limit)))[::-1]
+
+    async def last_id(self) -> int:
+        """The id of the last change; 0 before the first one."""
+        return int((await self._session.execute(select(func.coalesce(func.max(changes.c.id), 0)))).scalar_one())
+
+    async def _told(self, statement: Select[Any]) -> list[tuple[int, Change]]:
+        rows = await self._session.execute(statement)
         return [(row[0], Change(**dict(zip(_NAMES, row[1:], strict=True)))) for row in rows]

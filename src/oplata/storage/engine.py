@@ -16,6 +16,7 @@ from sqlalchemy.util import await_only
 
 from oplata.errors import Contention, DatabaseUnavailable, SettingsError
 from oplata.storage.faults import mapped
+from oplata.storage.listener import hear_notifications, watch_file
 from oplata.storage.session import Session
 from oplata.storage.unit_of_work import UnitOfWork
 
@@ -83,12 +84,7 @@ class Database:
         """Close every connection."""
         if self._engine is not None:
             engine, self._engine = self._engine, None
-            try:
-                # A connection that hears nothing is said goodbye to in vain.
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await engine.dispose()
-            except TimeoutError:
-                await engine.dispose(close=False)
+            await _dispose(engine)
 
     @contextlib.asynccontextmanager
     async def unit_of_work(self, *, read_only: bool = False, snapshot: bool = False) -> AsyncIterator[UnitOfWork]:
@@ -144,6 +140,21 @@ class Database:
         async with self.unit_of_work() as uow:
             await uow.touch()
             await uow.commit()
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call ``heard`` whenever changes may have been appended, by any process; until cancelled.
+
+        It is called once at the beginning as well, and may be called for nothing. Raises ``DatabaseUnavailable`` when
+        it can hear no more. The connection is one of its own, beside the pool.
+        """
+        if self._is_sqlite:
+            await watch_file(str(self._url.database), heard)
+            return
+        engine = _postgres_engine(self._url, 1)
+        try:
+            await hear_notifications(engine, heard)
+        finally:
+            await _dispose(engine)
 
     async def now_ms(self) -> int:
         """The database server's own clock."""
@@ -259,6 +270,15 @@ def _postgres_engine(url: URL, pool_size: int, *, command_timeout_s: float = STA
             "server_settings": _POSTGRES_SETTINGS,
         },
     )
+
+
+async def _dispose(engine: AsyncEngine) -> None:
+    try:
+        # A connection that hears nothing is said goodbye to in vain.
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await engine.dispose()
+    except TimeoutError:
+        await engine.dispose(close=False)
 
 
 def _sqlite_engine(url: URL, connect: Callable[..., Awaitable[Any]] | None) -> AsyncEngine:

@@ -13,6 +13,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.storage import rows
 from oplata.storage.faults import mapped
+from oplata.storage.listener import CHANGE_LOG_CHANNEL
 
 T = TypeVar("T")
 
@@ -81,6 +82,12 @@ class Session:
         return func.greatest(left, right) if self._dialect == "postgresql" else func.max(left, right)
 
     async def lock_change_log(self) -> None:
-        """Be the only one to append changes until this transaction ends. SQLite has one writer as it is."""
+        """Be the only one to append changes until this transaction ends, and have its commit wake whoever listens.
+
+        SQLite has one writer as it is, and its listeners look at the file.
+        """
         if self._dialect == "postgresql":
-            await self.execute(select(func.pg_advisory_xact_lock(CHANGE_LOG_LOCK)))
+            # One statement for both: whoever holds the lock holds up all others, so each round trip counts.
+            await self.execute(
+                select(func.pg_advisory_xact_lock(CHANGE_LOG_LOCK), func.pg_notify(CHANGE_LOG_CHANNEL, ""))
+            )
