@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -21,6 +21,7 @@ from oplata.ingest.networks import Gate, Source
 from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
 from oplata.observability.faults import describe
 from oplata.queue.base import Publisher
+from oplata.queue.deadlines import Deadlines
 from oplata.queue.envelope import FORM, JSON, RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope
 
 CONFIRM_GRACE_S = 0.5
@@ -46,7 +47,7 @@ def now_ms() -> int:
 
 def new_message_id() -> str:
     """A message id that nobody else has."""
-    return uuid4().hex
+    return os.urandom(16).hex()
 
 
 class Callback:
@@ -72,6 +73,8 @@ class Callback:
         self._keyring = keyring
         self._gate = gate or Gate()
         self._limits = limits or Limits()
+        self._body_deadlines = Deadlines(self._limits.body_s)
+        self._confirm_deadlines = Deadlines(self._limits.confirm_s + CONFIRM_GRACE_S)
         self._now_ms = now_ms
         self._new_message_id = new_message_id
         self._lines = lines or LineLimit()
@@ -85,17 +88,17 @@ class Callback:
         except asyncio.CancelledError:
             # The shutdown's patience is over. Whether the callback is queued is open; the bank will come again.
             self._note(answer.STOPPING, source)
-            await answer.STOPPING.send(send)
+            await answer.STOPPING.send(send, scope)
             raise
         except Exception as error:
             self._note_surprise(error, source)
-            await answer.FAILED.send(send)
+            await answer.FAILED.send(send, scope)
             return
         if reply is None:
             self.outcomes.count(Outcome.DISCONNECTED)
             return
         self._note(reply, source)
-        await reply.send(send)
+        await reply.send(send, scope)
 
     async def _decide(self, scope: Scope, source: Source, receive: Receive) -> Answer | None:
         """The answer, or ``None`` when there is nobody left to hear it."""
@@ -104,20 +107,21 @@ class Callback:
         content_type, refused = read_head(scope, self._limits.body_bytes)
         if refused is not None:
             return refused
-        body: bytes | Answer | None = None
         try:
-            async with asyncio.timeout(self._limits.body_s) as limit:
+            with self._body_deadlines.limit():
                 body = await read_body(receive, self._limits.body_bytes)
-                if not isinstance(body, bytes):
-                    return body
-                refused = self._verify(body, content_type)
-                if refused is not None:
-                    return refused
-                wait_s = self._limits.confirm_s + CONFIRM_GRACE_S
-                limit.reschedule(asyncio.get_running_loop().time() + wait_s)
+        except TimeoutError:
+            return answer.TOO_SLOW
+        if not isinstance(body, bytes):
+            return body
+        refused = self._verify(body, content_type)
+        if refused is not None:
+            return refused
+        try:
+            with self._confirm_deadlines.limit():
                 return await self._publish(self._envelope(body, content_type, source))
         except TimeoutError:
-            return answer.TOO_SLOW if body is None else answer.UNCONFIRMED
+            return answer.UNCONFIRMED
 
     def _verify(self, body: bytes, content_type: str) -> Answer | None:
         try:
@@ -206,12 +210,18 @@ def _declares_more(length: bytes, most_bytes: int) -> bool:
 
 async def read_body(receive: Receive, most_bytes: int) -> bytes | Answer | None:
     """The whole body, the refusal of one that is too long, or ``None`` when the client hung up before its end."""
-    body = bytearray()
+    body: bytes | bytearray = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body += message.get("body", b"")
+        part = message.get("body", b"")
+        if not body:
+            body = part  # Most come in one piece, which is then taken as it is.
+        elif isinstance(body, bytearray):
+            body += part
+        else:
+            body = bytearray(body) + part
         if len(body) > most_bytes:
             return answer.TOO_LONG
         if not message.get("more_body", False):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pika import spec
-
 from oplata.queue.envelope import ATTEMPT_HEADER, JSON, Delivery, Envelope, HeaderValue
+from oplata.queue.rabbitmq.frames import Properties
 
 _PERSISTENT = 2
 _LARGEST_ATTEMPT = 2**31
@@ -17,14 +16,14 @@ _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count"
 """Headers that the broker writes. They are not passed on: it keeps an old first death in place of a new one."""
 
 
-def to_properties(envelope: Envelope, *, now_ms: int, expiration_ms: int | None = None) -> spec.BasicProperties:
+def to_properties(envelope: Envelope, *, now_ms: int, expiration_ms: int | None = None) -> Properties:
     """Return the AMQP properties of a message; its body is ``envelope.body`` as it is.
 
     Raises ``ValueError`` for a message id that does not fit into AMQP's 255 bytes.
     """
     if len(envelope.message_id.encode()) > _LONGEST_SHORT_STRING_BYTES:
         raise ValueError(f"message_id is longer than {_LONGEST_SHORT_STRING_BYTES} bytes")
-    return spec.BasicProperties(
+    return Properties(
         content_type=envelope.content_type,
         delivery_mode=_PERSISTENT,
         message_id=envelope.message_id or None,
