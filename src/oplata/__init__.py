@@ -1,6 +1,7 @@
 """A bank callback is ingested, queued, worked, stored, and fed to whoever waits for it.
 
-``Oplata`` is the whole program for those who embed it; everything else is named by what it gives back or raises.
+``Oplata`` is the whole program for those who embed it, and ``Handlers`` are a shop's own functions within it;
+everything else is named by what it gives back or raises.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from oplata.orders.commands import Orders
     from oplata.orders.views import OrderView
     from oplata.settings import Settings
+    from oplata.storage.changes import Change
+    from oplata.storage.transaction import Transaction
+    from oplata.worker.handlers import Handlers
 
 __all__ = [
+    "Change",
+    "Handlers",
     "Oplata",
     "OplataError",
     "OrderError",
@@ -28,15 +34,19 @@ __all__ = [
     "Role",
     "Settings",
     "SettingsError",
+    "Transaction",
 ]
 
 _HOMES = {
+    "Change": "storage.changes",
+    "Handlers": "worker.handlers",
     "Oplata": "app",
     "Role": "app",
     "OrderStatus": "domain.status",
     "Orders": "orders.commands",
     "OrderView": "orders.views",
     "Settings": "settings",
+    "Transaction": "storage.transaction",
 }
 """Where the names live that are not in ``errors``."""
 

@@ -24,6 +24,8 @@ from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import SqliteQueue
 from oplata.settings import PASSWORD_SETTINGS, Settings
 from oplata.storage.engine import Database
+from oplata.worker.backlog import begin
+from oplata.worker.handlers import Handlers
 from oplata.worker.loop import Worker
 from oplata.worker.progress import STALL_S
 
@@ -44,11 +46,15 @@ class Oplata:
     ``asgi`` is a Starlette application that starts and stops this object with its lifespan. Mounted in another
     application its lifespan does not run: then call ``start`` and ``stop``, or use ``async with``. Both may be called
     more than once. Raises ``SettingsError`` for settings that cannot work; nothing is connected before ``start``.
+    ``handlers`` are functions of the shop that run in the worker's transaction.
     """
 
-    def __init__(self, settings: Settings | None = None, *, role: Role = Role.UP) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, role: Role = Role.UP, handlers: Handlers | None = None
+    ) -> None:
         self.settings = settings or Settings.load()
         self.role = role
+        self.handlers = handlers
         self._keyring = Keyring(self.settings.passwords())
         self.queue = queue_of(self.settings)
         self.spool = None if role is Role.WORKER else _spooling(self.settings, self.queue.publisher())
@@ -157,6 +163,8 @@ class Oplata:
             prefetch=self.settings.prefetch,
             retry_delays_ms=self.settings.queue_retry_delays_ms,
             max_attempts=self.settings.max_attempts,
+            handlers=self.handlers,
+            handler_timeout_s=self.settings.handler_timeout_s,
             announce=lambda _changes: self.hub.wake(),
         )
 
@@ -166,9 +174,11 @@ class Oplata:
             return  # It is connected to when somebody asks for an order; the callbacks need none.
         if self.role is Role.UP:
             _log.info(await self.database.migrate(), action="migrate")
-            return
         try:
-            await self.database.check()
+            if self.role is not Role.UP:
+                await self.database.check()
+            if self.handlers:
+                await begin(self.database)
         except DatabaseUnavailable as error:
             # It may come back; until then the messages wait in the queue, and the worker for the database.
             _log.warning("The database is away; the worker waits for it.", action="start", reason=str(error))

@@ -2,6 +2,7 @@
 
     OplataError
     ├── Retryable                 the same thing may succeed later; nothing is wrong with the input
+    │   ├── HandlerFailed         a handler of the shop raised, or took too long
     │   ├── QueueUnavailable      the queue could not be reached, or did not confirm in time
     │   │   ├── NotConfirmed      a message may or may not have become durable
     │   │   └── Overloaded        a limit on what is in flight was reached; nothing was sent
@@ -38,6 +39,18 @@ class OplataError(Exception):
 
 class Retryable(OplataError):
     """The same thing may succeed later."""
+
+
+class HandlerFailed(Retryable):
+    """A handler of the shop failed.
+
+    ``order_id`` and ``version`` name the change that it failed on; both are None where no single one is to blame.
+    """
+
+    def __init__(self, message: str | None = None, *, order_id: str | None = None, version: int | None = None) -> None:
+        super().__init__(message)
+        self.order_id = order_id
+        self.version = version
 
 
 class QueueUnavailable(Retryable):

@@ -19,9 +19,11 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from oplata import Change, Handlers, Transaction
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.engine import Database
 from oplata.worker.batch import read
+from oplata.worker.handling import Handling
 from oplata.worker.settlement import Settlement
 from oplata.worker.stats import Stats
 from tests.databases import KEYRING, NOW_MS
@@ -29,6 +31,14 @@ from tests.databases import KEYRING, NOW_MS
 BATCH = 100
 RECEIVE_S = 10.0
 NEVER = 0
+
+app = Handlers()
+
+
+@app.on("paid")
+async def ship(change: Change, tx: Transaction) -> None:
+    """The shop's own part in the transaction."""
+    await tx.execute("INSERT INTO shipments (order_id) VALUES (:order_id)", order_id=change.order_id)
 
 
 class Countdown:
@@ -88,6 +98,7 @@ async def work(database_url: str, queue_path: str, kind: str, number: int) -> No
         announce=None,
         now_ms=lambda: NOW_MS,
         rng=random.Random(1),
+        handling=Handling(app),
     )
     settling = settlement.settle(consumer, read(deliveries, KEYRING, NOW_MS))
     if kind == "statement":

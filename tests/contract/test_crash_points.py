@@ -26,6 +26,7 @@ from tests.databases import (
     apply_all,
     assert_log_is_whole,
     callback,
+    execute,
 )
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +46,7 @@ TOLD = {
     "changes": "SELECT order_id, version, previous_status, status, review, amount_kopecks FROM changes "
     "ORDER BY order_id, version",
     "dead_letters": "SELECT reason, body, times_seen FROM dead_letters ORDER BY fingerprint",
+    "shipments": "SELECT order_id FROM shipments ORDER BY order_id",
 }
 
 BATCH = (
@@ -133,12 +135,13 @@ class Tables:
 
     async def empty(self) -> None:
         """Delete every row."""
-        for table in TABLES:
+        for table in (*TABLES, "shipments"):
             await self.run(f"DELETE FROM {table}")  # noqa: S608
 
 
 @pytest.fixture
 async def tables(database_url: str, database: Database) -> AsyncIterator[Tables]:
+    await execute(database_url, "CREATE TABLE shipments (order_id varchar NOT NULL)")
     if database_url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(database_url.removeprefix("sqlite:///"), timeout=10)) as file:
             yield Tables(database_url, file)
@@ -181,6 +184,7 @@ async def test_a_worker_that_dies_anywhere_in_a_batch_leaves_no_trace(
     assert await template.worker(0, kind, NEVER) == 0
     after = await tables.told()
     assert before != after
+    assert after["shipments"] == [("paid",)]
     assert await depth(template.queue_path(0)) == EMPTY
 
     landed = set[bool]()

@@ -7,8 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable
 
 import pytest
 import structlog
@@ -19,6 +18,7 @@ from oplata.queue.envelope import RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope, H
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.engine import Database
 from oplata.worker.loop import Worker
+from tests.contract.working import put, queue, until, until_empty, working
 from tests.databases import (
     KEYRING,
     ORDER_KOPECKS,
@@ -32,49 +32,9 @@ from tests.databases import (
 from tests.notifications import signed_by_hand
 from tests.services.breakable import Breakable
 
+__all__ = ["queue"]
+
 pytestmark = pytest.mark.anyio
-
-EMPTY = Depth(ready=0, unacked=0, retry=0, dead=0)
-
-
-@pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
-    queue = SqliteQueue(tmp_path / "queue.db", retry_delays_ms=[100], delivery_limit=2)
-    await queue.start()
-    yield queue
-    await queue.stop()
-
-
-async def put(queue: SqliteQueue, *bodies: bytes, headers: dict[str, HeaderValue] | None = None) -> None:
-    envelopes = [Envelope(body=body, headers=headers or {}) for body in bodies]
-    await asyncio.gather(*(queue.publisher().publish(each, timeout_s=10) for each in envelopes))
-
-
-@contextlib.asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
-    """The worker at work; drained at the end."""
-    task = asyncio.create_task(worker.run())
-    try:
-        yield task
-    finally:
-        worker.stop()
-        await asyncio.wait_for(task, 30)
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 30.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            met = condition()
-            if met if isinstance(met, bool) else await met:
-                return
-            await asyncio.sleep(0.02)
-
-
-async def until_empty(queue: SqliteQueue) -> None:
-    async def is_empty() -> bool:
-        return await queue.depth() == EMPTY
-
-    await until(is_empty)
 
 
 def letters(url: str) -> Awaitable[list[tuple[object, ...]]]:

@@ -11,7 +11,7 @@ from unittest import mock
 
 import sqlalchemy
 
-from oplata.errors import DatabaseUnavailable, NotConfirmed, QueueUnavailable
+from oplata.errors import DatabaseUnavailable, HandlerFailed, NotConfirmed, QueueUnavailable
 from oplata.ingest import answer
 from oplata.ingest.callback import Callback
 from oplata.queue.rabbitmq.confirms import Confirms, Outcome
@@ -26,13 +26,16 @@ from oplata.storage.events import EventStore, _row
 from oplata.storage.tables import events
 from oplata.worker import batch
 from oplata.worker.apply import apply as _apply
+from oplata.worker.backlog import begin
 from oplata.worker.batch import Part
+from oplata.worker.handling import Handling
 from oplata.worker.retry import Remedy
 from oplata.worker.retry import remedy as _remedy
 from oplata.worker.settlement import Settlement
 
 _settle, _halves, _commit, _forward = Settlement.settle, Part.halves, Settlement._commit, SpoolingPublisher._forward
 _append, _reach, _settle_confirm = ChangeLog.append, verdicts.reach_verdicts, Confirms.settle
+_run_handlers = Handling.run
 _publish_sqlite, _read, _change = sqlite_queue.SqlitePublisher.publish, batch.read, verdicts._change
 _background: set[asyncio.Future[None]] = set()
 
@@ -93,11 +96,25 @@ async def bury_nothing(self: DeadLetters, letters: Sequence[Any]) -> None:
     """Forget them."""
 
 
-async def stash(self: ChangeLog, told: Sequence[Any]) -> None:
+async def stash(self: ChangeLog, told: Sequence[Any], **_: Any) -> None:
     _STASHED.extend(told)
 
 
 _STASHED: list[Any] = []
+
+
+async def append_unmarked(self: ChangeLog, told: Sequence[Any], **_: Any) -> None:
+    await _append(self, told)
+
+
+async def forget_failures(self: Handling, uow: Any, change: Any) -> None:
+    with contextlib.suppress(HandlerFailed):
+        await _run_handlers(self, uow, change)
+
+
+async def look_for_nothing(self: Any) -> None:
+    await begin(self._database)
+    await self._stopping.wait()
 
 
 async def tell_later(self: Settlement, part: Part) -> None:
@@ -189,8 +206,8 @@ async def commit_for_the_hasty(self: Settlement, part: Part) -> None:
     await _commit(self, part)
 
 
-async def announce_first(uow: Any, works: Any, at_ms: int) -> Any:
-    applied, announce = await _apply(uow, works, at_ms), _ANNOUNCE.get()
+async def announce_first(uow: Any, works: Any, at_ms: int, **given: Any) -> Any:
+    applied, announce = await _apply(uow, works, at_ms, **given), _ANNOUNCE.get()
     if announce is not None and applied.changes:
         announce(applied.changes)
     return applied

@@ -14,11 +14,16 @@ import msgspec
 from oplata.domain.events import Event, EventKind
 from oplata.domain.order import judge
 from oplata.domain.payment import Evidence, Payment, conclude, fold, moves_payment
-from tests.simulation import oracle
+from oplata.worker.backlog import CHANGE
+from tests.simulation import oracle, shopkeeper
 from tests.simulation.bank import PASSWORDS
 from tests.simulation.database import CURSED
 
 REASONS_OF_POISON = ("unreadable", "not_authentic")
+TOLD = (
+    "SELECT id, order_id, version, status, previous_status, amount_kopecks, review, changed_at_ms FROM changes "
+    "ORDER BY id"
+)
 
 
 class Wrong(Exception):
@@ -67,6 +72,12 @@ class Checkers:
         self._check_orders(payments)
         self._check_changes()
         self._check_dead_letters()
+        if said := shopkeeper.wrong(self._rows):
+            raise Wrong(said)
+
+    def outstanding(self) -> int:
+        """How many changes the shop's handler has yet to see."""
+        return shopkeeper.outstanding(self._rows)
 
     def nothing_missing(self) -> None:
         """Every promise lies somewhere, or is kept."""
@@ -99,7 +110,7 @@ class Checkers:
         return [
             (bytes(row["body"]), row["content_type"])
             for row in found
-            if row["reason"] in ("given_up_by_queue", "attempts_exhausted")
+            if row["reason"] in ("given_up_by_queue", "attempts_exhausted", "handler_failed")
             and oracle.is_genuine(bytes(row["body"]), row["content_type"], PASSWORDS)
             and oracle.identity(bytes(row["body"]), row["content_type"]) not in self._kept
         ]
@@ -207,7 +218,7 @@ class Checkers:
             raise Wrong(f"orders are paid with {paid} kopecks, of which the bank confirmed {covered}")
 
     def _check_changes(self) -> None:
-        told = [tuple(row) for row in self._rows("SELECT * FROM changes ORDER BY id")]
+        told = [tuple(row) for row in self._rows(TOLD)]
         if told[: len(self._told)] != self._told:
             raise Wrong("the change log was rewritten, or something was put in before its end")
         self._told = told
@@ -241,6 +252,8 @@ class Checkers:
                 belongs = genuine and CURSED.encode() in body
             elif reason == "attempts_exhausted":
                 belongs = genuine and self.may_exhaust
+            elif reason == "handler_failed":
+                belongs = (genuine or row["content_type"] == CHANGE) and self.may_exhaust
             else:
                 belongs = reason == "given_up_by_queue" and self.may_give_up
             if not belongs:

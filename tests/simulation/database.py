@@ -15,6 +15,7 @@ import aiosqlite
 
 from oplata.storage.engine import Database
 from tests.simulation.loop import Loop, Process
+from tests.simulation.shopkeeper import TABLE
 from tests.simulation.trace import Trace
 
 CURSED = "cursed"
@@ -210,6 +211,8 @@ def template() -> bytes:
         path = Path(directory) / "template.db"
         asyncio.run(migrate(path))
         with sqlite3.connect(path) as connection:
+            connection.execute(TABLE)
+            connection.commit()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
         return path.read_bytes()

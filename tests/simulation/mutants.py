@@ -24,9 +24,11 @@ from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
 from oplata.storage.events import EventStore
 from oplata.worker import apply as worker_apply
+from oplata.worker import backlog as worker_backlog
 from oplata.worker import loop as worker_loop
 from oplata.worker import settlement
 from oplata.worker.batch import Part
+from oplata.worker.handling import Handling
 from oplata.worker.settlement import Settlement
 from tests.simulation import breakages, run
 from tests.simulation.shape import Shape, shape_of
@@ -219,6 +221,21 @@ MUTANTS: dict[str, Mutant] = {
             name="acks of an older connection count",
             patches=[replaced(RabbitConsumer, "_current_tags", breakages.any_generation)],
             needs=_on_rabbitmq,
+        ),
+        Mutant(
+            name="a handler's failure is forgotten",
+            patches=[replaced(Handling, "run", breakages.forget_failures)],
+            needs=_with_much_trouble,
+        ),
+        Mutant(
+            name="what was handled is not marked",
+            patches=[replaced(ChangeLog, "append", breakages.append_unmarked)],
+            needs=_always,
+        ),
+        Mutant(
+            name="nobody looks for what was changed elsewhere",
+            patches=[replaced(worker_backlog.Backlog, "run", breakages.look_for_nothing)],
+            needs=_always,
         ),
         Mutant(
             name="a dead worker keeps its messages",

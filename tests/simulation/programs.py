@@ -186,6 +186,7 @@ class Work(Program):
             hold_s=shape.hold_s,
             retry_delays_ms=shape.retry_delays_ms,
             max_attempts=shape.max_attempts,
+            handlers=self.world.shopkeeper.handlers,
             announce=self._announce,
             now_ms=self.now_ms,
             rng=self.world.rng,

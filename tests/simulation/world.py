@@ -25,6 +25,7 @@ from tests.simulation.disk import Disk, Inline
 from tests.simulation.loop import Loop, Process
 from tests.simulation.programs import Ingest, Program, Shop, Up, Work
 from tests.simulation.shape import Shape, shape_of
+from tests.simulation.shopkeeper import Shopkeeper
 from tests.simulation.trace import Trace
 from tests.simulation.wire import Wire
 
@@ -54,6 +55,7 @@ class World:
         self.checkers = Checkers(path, self.ledger, self._held)
         self.checkers.may_exhaust = self.shape.max_attempts < 10
         self.checkers.may_give_up = self.shape.may_give_up
+        self.shopkeeper = Shopkeeper(seed, lambda: self.is_calm)
         self.answer_loss = 0.02
         self.crashes = 0
         self.failure: str | None = None
@@ -204,11 +206,14 @@ class World:
         """Everything was said and heard, and the queue is empty."""
         while True:
             await asyncio.sleep(0.5)
-            waiting = self._open_posts, len(self.unregistered()), len(self._bodies()), self._strangers_left
+            unhandled = self.checkers.outstanding() if self.shopkeeper.handlers else 0
+            waiting = self._open_posts, len(self.unregistered()), len(self._bodies()), self._strangers_left, unhandled
             if not any(waiting):
                 return
             if self.loop.time() > deadline_s:
-                self.fail(f"no quiet: {waiting} posts, registrations, queued messages, strangers' messages are left")
+                self.fail(
+                    f"no quiet: {waiting} posts, registrations, queued messages, strangers' messages, handlers are left"
+                )
                 await asyncio.sleep(1)
 
     def _check_ending(self) -> None:

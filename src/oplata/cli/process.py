@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import click
 
 from oplata.app import Oplata, Role
+from oplata.cli.code import load_handlers
 from oplata.cli.lifetime import listening, run_loop, signals_heard, until_stopped
 from oplata.cli.service.lifeline import ALIVE, READY, Lifeline
 from oplata.cli.service.post import Post
@@ -21,14 +22,22 @@ BEAT_S = 5.0
 ORPHAN_EXTRA_S = 30.0
 
 
-def run_role(role: Role, settings: Settings, *, post: Post | None = None, reread: Callable[[], Settings]) -> None:
+def run_role(
+    role: Role,
+    settings: Settings,
+    *,
+    app: str | None = None,
+    post: Post | None = None,
+    reread: Callable[[], Settings],
+) -> None:
     """Run this role until SIGTERM or SIGINT, then drain. Raises what ends it before.
 
-    ``post`` is given by a parent that runs several. At SIGHUP the settings are read anew with ``reread``, and the
-    terminals' passwords taken from them.
+    ``app`` is where the shop's own functions are, as ``module:name``. ``post`` is given by a parent that runs several.
+    At SIGHUP the settings are read anew with ``reread``, and the terminals' passwords taken from them.
     """
     configure(settings.log_level, settings.log_format)
-    run_loop(_run(Oplata(settings, role=role), post, reread))
+    handlers = None if app is None else load_handlers(app)
+    run_loop(_run(Oplata(settings, role=role, handlers=handlers), post, reread))
 
 
 async def _run(app: Oplata, post: Post | None, reread: Callable[[], Settings]) -> None:

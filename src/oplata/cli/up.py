@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
+from oplata.cli.code import app_option
+
 
 @click.command(short_help="Run everything in one process, for the real bank.")
 @click.option("--host", help="Address to listen on, instead of OPLATA_HOST.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port, instead of OPLATA_PORT; 0 takes any free one.")
-def up(host: str | None, port: int | None) -> None:
+@app_option
+def up(host: str | None, port: int | None, app: str | None) -> None:
     """Take the bank's callbacks and apply them to orders, all in this one process.
 
     The tables are created and brought up to date first. Without further settings both the queue and the orders live in
@@ -22,4 +25,4 @@ def up(host: str | None, port: int | None) -> None:
     from oplata.settings import Settings, chosen
 
     given = chosen(host=host, port=port)
-    run_role(Role.UP, Settings.load(**given), reread=lambda: Settings.load(**given))
+    run_role(Role.UP, Settings.load(**given), app=app, reread=lambda: Settings.load(**given))

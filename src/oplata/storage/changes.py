@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import Select, func, insert, select, true
 
 from oplata.storage.session import Session
 from oplata.storage.tables import changes, orders
 
-_COLUMNS = tuple(col for col in changes.c if col is not changes.c.id)
+_COLUMNS = tuple(col for col in changes.c if col.name not in ("id", "handled"))
 _NAMES = [col.name for col in _COLUMNS]
 
 
@@ -33,8 +33,11 @@ class ChangeLog:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def append(self, told: Sequence[Change]) -> None:
-        """Add these to the end. Nothing else is locked after this; the transaction commits next."""
+    async def append(self, told: Sequence[Change], *, handled: bool = False) -> None:
+        """Add these to the end. Nothing else is locked after this; the transaction commits next.
+
+        ``handled`` says that the shop's handlers ran for them in this transaction; for others they are run later.
+        """
         if not told:
             return
         # A number taken from a sequence becomes visible when its transaction commits, and those commit in any order:
@@ -42,7 +45,10 @@ class ChangeLog:
         # commit, makes the order of the numbers the order of the commits.
         await self._session.lock_change_log()
         given = self._session.source(_COLUMNS)
-        statement = insert(changes).from_select(list(given.c.keys()), self._session.every(given))
+        names, rows = list(given.c.keys()), self._session.every(given)
+        if handled:
+            names, rows = [*names, changes.c.handled.name], rows.add_columns(true())
+        statement = insert(changes).from_select(names, rows)
         await self._session.execute(statement, self._session.bind(_COLUMNS, map(msgspec.structs.astuple, told)))
 
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[tuple[int, Change]]]:

@@ -31,7 +31,11 @@ class Session:
     async def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> CursorResult[Any]:
         """Run one statement. Raises the errors of the storage room."""
         with mapped():
-            return await self._whole(self._connection.execute(statement, parameters))
+            return await self.run(statement, parameters)
+
+    async def run(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> CursorResult[Any]:
+        """As ``execute``, and raises what SQLAlchemy raises."""
+        return await self._whole(self._connection.execute(statement, parameters))
 
     async def commit(self) -> None:
         """Commit the transaction."""

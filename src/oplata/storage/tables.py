@@ -120,8 +120,28 @@ changes = Table(
     Column("amount_kopecks", BigInteger),
     Column("review", Text),
     Column("changed_at_ms", BigInteger, nullable=False),
+    Column(
+        "handled", Boolean, comment="true: the shop's handlers ran; false: they were given up; null: not, or not yet"
+    ),
     Index("changes_order", "order_id", "version", unique=True),
     sqlite_autoincrement=True,
+)
+
+handler_state = Table(
+    "handler_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="there is one row, 1"),
+    Column("begun_after_id", BigInteger, nullable=False, comment="the last change before the shop had handlers"),
+    Column("scanned_to_id", BigInteger, nullable=False, comment="changes up to here were looked at"),
+)
+
+handler_backlog = Table(
+    "handler_backlog",
+    metadata,
+    Column("order_id", _Id, primary_key=True, comment="it has changes that no handler has seen yet"),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False, comment="failures of the handlers for its next change"),
+    Index("handler_backlog_due", "due_at_ms"),
 )
 
 dead_letters = Table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from sqlalchemy import text
 
 from oplata.storage.archive import Archive
@@ -9,12 +11,14 @@ from oplata.storage.audit import Audit
 from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
 from oplata.storage.events import EventStore
+from oplata.storage.handling import Handling
 from oplata.storage.keys import Keys
 from oplata.storage.orders import Orders
 from oplata.storage.payments import Payments
 from oplata.storage.projection import Projection
 from oplata.storage.rollups import Rollups
 from oplata.storage.session import Session
+from oplata.storage.transaction import Transaction, lent
 from oplata.storage.words import Words
 
 
@@ -34,6 +38,11 @@ class UnitOfWork:
         self.words = Words(session)
         self.keys = Keys(session)
         self.rollups = Rollups(session)
+        self.handling = Handling(session)
+
+    def lend(self) -> AbstractAsyncContextManager[Transaction]:
+        """This transaction for a handler of the shop. Raises what a statement of the handler's failed with."""
+        return lent(self._session)
 
     async def touch(self) -> None:
         """Write to the tables' version what stands there, to see whether anything can be written."""

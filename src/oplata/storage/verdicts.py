@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -14,8 +14,13 @@ from oplata.storage.orders import OrderRow
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.words import Word, status_of
 
+Handle = Callable[[UnitOfWork, Sequence[Change]], Awaitable[None]]
+"""Runs the shop's handlers for changes that are about to be told, in the transaction that makes them."""
 
-async def reach_verdicts(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) -> list[Change]:
+
+async def reach_verdicts(
+    uow: UnitOfWork, order_ids: Iterable[str], at_ms: int, *, handle: Handle | None = None
+) -> list[Change]:
     """Lock these orders, judge each by its payments and by what was said of it, store and tell what changed.
 
     Call it after the payments are saved: two transactions that touch payments of one order meet at the order's lock,
@@ -32,7 +37,10 @@ async def reach_verdicts(uow: UnitOfWork, order_ids: Iterable[str], at_ms: int) 
         if (change := _change(held[order_id], payments.get(order_id, {}), words.get(order_id), at_ms)) is not None
     ]
     await uow.orders.save({change.order_id: _changed(held[change.order_id], change) for change in told})
-    await uow.changes.append(told)
+    if handle is not None and told:
+        # Before the append: from there to the commit everybody waits for us, and a handler may take its time.
+        await handle(uow, told)
+    await uow.changes.append(told, handled=handle is not None)
     return told
 
 

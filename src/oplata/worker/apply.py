@@ -16,7 +16,7 @@ from oplata.domain.status import PAYMENT_STATUSES
 from oplata.storage.archive import ArchivedCallback
 from oplata.storage.changes import Change
 from oplata.storage.unit_of_work import UnitOfWork
-from oplata.storage.verdicts import reach_verdicts
+from oplata.storage.verdicts import Handle, reach_verdicts
 from oplata.worker.batch import Work
 
 
@@ -33,14 +33,14 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     unknown_statuses: frozenset[str]
 
 
-async def apply(uow: UnitOfWork, works: Sequence[Work], at_ms: int) -> Applied:
+async def apply(uow: UnitOfWork, works: Sequence[Work], at_ms: int, *, handle: Handle | None = None) -> Applied:
     """Apply a batch inside the caller's transaction, which the caller commits. Raises the errors of storage."""
     archived, told = _archived(works), {work.event.digest: work.event for work in works}
     await uow.archive.keep(archived)
     fresh = await uow.events.record([told[digest] for digest in sorted(told)], at_ms)
     news = [told[digest] for digest in sorted(fresh)]
     touched = await _advance(uow, [event for event in news if moves_payment(event)], at_ms)
-    changes = await reach_verdicts(uow, touched, at_ms)
+    changes = await reach_verdicts(uow, touched, at_ms, handle=handle)
     return Applied(
         fresh=len(fresh),
         repeats=len(works) - len(fresh),

@@ -19,6 +19,7 @@ NOT_AUTHENTIC = "not_authentic"
 REJECTED = "rejected_by_database"
 EXHAUSTED = "attempts_exhausted"
 GIVEN_UP_BY_QUEUE = "given_up_by_queue"
+HANDLER_FAILED = "handler_failed"
 
 MAX_DETAIL_LENGTH = 4000
 
@@ -62,6 +63,14 @@ class Part(msgspec.Struct, frozen=True):
             return Part(self.works[:middle], ()), Part(self.works[middle:], ())
         middle = len(self.poison) // 2
         return Part((), self.poison[:middle]), Part((), self.poison[middle:])
+
+    def apart(self, order_id: str | None) -> tuple[Part, Part]:
+        """All but the works of this order, and those by themselves; halves where that parts nothing."""
+        culprits = [work for work in self.works if order_id is not None and work.event.order_id == order_id]
+        rest = [work for work in self.works if order_id is None or work.event.order_id != order_id]
+        if not culprits or not (rest or self.poison):
+            return self.halves()
+        return Part(rest, self.poison), Part(culprits, ())
 
 
 def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int, *, patience: int = 0) -> Part:

@@ -16,7 +16,10 @@ from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS, Consumer, Queue
 from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
+from oplata.worker.backlog import Backlog
 from oplata.worker.batch import Part, read, read_dead
+from oplata.worker.handlers import Handlers
+from oplata.worker.handling import DEFAULT_TIMEOUT_S, Handling
 from oplata.worker.progress import Progress
 from oplata.worker.retry import MAX_ATTEMPTS
 from oplata.worker.settlement import HOLD_S, Settlement
@@ -45,6 +48,8 @@ class Worker:
         hold_s: float = HOLD_S,
         retry_delays_ms: Sequence[int] = DEFAULT_RETRY_DELAYS_MS,
         max_attempts: int = MAX_ATTEMPTS,
+        handlers: Handlers | None = None,
+        handler_timeout_s: float = DEFAULT_TIMEOUT_S,
         announce: Callable[[Sequence[Change]], None] | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
@@ -60,6 +65,19 @@ class Worker:
         self._stopping = asyncio.Event()
         self.stats = Stats()
         self.progress = Progress()
+        handling = Handling(handlers, timeout_s=handler_timeout_s) if handlers else None
+        self._backlog: Backlog | None = None
+        if handling is not None:
+            self._backlog = Backlog(
+                database=database,
+                handling=handling,
+                stats=self.stats,
+                stopping=self._stopping,
+                pause=self._pause,
+                retry_delays_ms=retry_delays_ms,
+                max_attempts=max_attempts,
+                now_ms=now_ms,
+            )
         self._settlement = Settlement(
             database=database,
             stats=self.stats,
@@ -72,6 +90,7 @@ class Worker:
             announce=announce,
             now_ms=now_ms,
             rng=self._rng,
+            handling=handling,
         )
 
     async def run(self) -> None:
@@ -79,6 +98,8 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._loop(self._read, prefetch=self._prefetch, dead=False))
             group.create_task(self._loop(self._read_dead, prefetch=DEAD_PREFETCH, dead=True))
+            if self._backlog is not None:
+                group.create_task(self._backlog.run())
 
     def stop(self) -> None:
         """Begin to drain. May be called from a signal handler."""

@@ -18,6 +18,7 @@ from oplata.storage.dead_letters import Buried, State, Wanted
 from oplata.storage.engine import Database
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.worker.apply import apply
+from oplata.worker.backlog import change_of
 from oplata.worker.batch import Part, Work, read
 
 BATCH_SIZE = 100
@@ -98,10 +99,12 @@ class Redrive:
     async def redrive(self, publisher: Publisher, wanted: Wanted, act: Act, *, limit: int) -> AsyncIterator[Outcome]:
         """Publish these letters, and mark each one once the queue has confirmed it.
 
-        A crash in between leaves the letter open; redriven again, its fact is known already and changes nothing.
+        A crash in between leaves the letter open; redriven again, its fact is known already and changes nothing. A
+        change that its handlers have yet to see is no message: the transaction that marks it hands it to them.
         """
         async for batch in self._batches(wanted, limit):
-            sent, failure = await self._publish(publisher, batch)
+            sent, failure = await self._publish(publisher, [each for each in batch if change_of(each.letter) is None])
+            sent += [each for each in batch if change_of(each.letter) is not None]
             for outcome in await self._settle(sent, State.REDRIVEN, act):
                 yield outcome
             if failure is not None:
@@ -165,6 +168,10 @@ class Redrive:
         at_ms = self._now_ms()
         async with self._database.unit_of_work() as uow:
             settled = await uow.dead_letters.settle(letters, state, at_ms=at_ms, by=act.who, why=act.why)
+            for each in letters:
+                change = change_of(each.letter)
+                if change is not None and state is State.REDRIVEN and each.id in settled:
+                    await uow.handling.reopen(change.order_id, change.version, at_ms)
             await uow.audit.note(
                 [
                     Entry(
@@ -186,10 +193,21 @@ class Redrive:
         return settled
 
     async def _rehearse_batch(self, keyring: Keyring, batch: Sequence[Buried]) -> Trial:
-        deliveries = [Delivery(envelope=again(each, str(each.id)), tag=place) for place, each in enumerate(batch)]
+        deliveries = [
+            Delivery(envelope=again(each, str(each.id)), tag=place)
+            for place, each in enumerate(batch)
+            if change_of(each.letter) is None
+        ]
         part = read(deliveries, keyring, self._now_ms())
         trial = await self._try(part, batch)
-        return msgspec.structs.replace(trial, prospects=sorted(trial.prospects, key=lambda each: each.letter.id))
+        # What a handler does is the shop's; it is not tried.
+        handed = [
+            Prospect(letter=each, buried_again=None, fresh=True, order_id=change.order_id)
+            for each in batch
+            if (change := change_of(each.letter)) is not None
+        ]
+        prospects = sorted([*trial.prospects, *handed], key=lambda each: each.letter.id)
+        return msgspec.structs.replace(trial, prospects=prospects)
 
     async def _try(self, part: Part, batch: Sequence[Buried]) -> Trial:
         refused = [

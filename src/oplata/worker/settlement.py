@@ -10,15 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from oplata.errors import Contention, DataRejected, QueueUnavailable
+from oplata.errors import Contention, DataRejected, HandlerFailed, QueueUnavailable
 from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
 from oplata.queue.base import Consumer
 from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
+from oplata.storage.verdicts import Handle
 from oplata.worker.apply import Applied, apply
-from oplata.worker.batch import EXHAUSTED, REJECTED, Part, dead_letter
+from oplata.worker.batch import EXHAUSTED, HANDLER_FAILED, REJECTED, Part, dead_letter
+from oplata.worker.handling import Handling
 from oplata.worker.retry import Remedy, remedy, rung_delay_ms
 from oplata.worker.stats import Stats
 
@@ -54,8 +56,10 @@ class Settlement:
         announce: Callable[[Sequence[Change]], None] | None,
         now_ms: Callable[[], int],
         rng: random.Random,
+        handling: Handling | None = None,
     ) -> None:
         self._database = database
+        self._handling = handling
         self._stats = stats
         self._stopping = stopping
         self._pause = pause
@@ -81,7 +85,7 @@ class Settlement:
                 tries += 1
                 match self._remedy(part, error, tries):
                     case Remedy.SPLIT:
-                        pending.extendleft(reversed(part.halves()))
+                        pending.extendleft(reversed(_pieces(part, error)))
                         tries = 0
                     case Remedy.BURY:
                         pending.appendleft(self._buried(part, error))
@@ -125,8 +129,12 @@ class Settlement:
             async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
                 # The change log comes last: everybody waits for whoever holds it.
                 await uow.dead_letters.bury([letter for _, letter in part.poison])
-                applied = await apply(uow, part.works, at_ms) if part.works else None
+                applied = await apply(uow, part.works, at_ms, handle=self._handle(part)) if part.works else None
                 await uow.commit()
+        except HandlerFailed:
+            # A statement of a handler's fails as well when the database has gone; that costs no attempt.
+            await self._database.probe()
+            raise
         except TimeoutError:
             # It may have been too much at once, so it is worth trying again with less.
             raise Contention(f"a batch took longer than {TRANSACTION_TIMEOUT_S:.0f} s") from None
@@ -136,6 +144,11 @@ class Settlement:
             log.error("message buried", action="worker.bury", reason=letter.reason, order_id=letter.order_id)
         if applied is not None:
             self._note(applied)
+
+    def _handle(self, part: Part) -> Handle | None:
+        if self._handling is None:
+            return None
+        return self._handling.batch if part.size > 1 else self._handling.alone
 
     def _note(self, applied: Applied) -> None:
         self._stats.applied += applied.fresh
@@ -156,8 +169,12 @@ class Settlement:
     def _buried(self, part: Part, error: Exception) -> Part:
         """A part of one work that cannot be applied, as a part of one dead letter."""
         work = part.works[0]
-        reason = REJECTED if isinstance(error, DataRejected) else EXHAUSTED
-        told = str(error) if isinstance(error, DataRejected) else "".join(traceback.format_exception(error))
+        if isinstance(error, DataRejected):
+            reason, told = REJECTED, str(error)
+        elif isinstance(error, HandlerFailed):
+            reason, told = HANDLER_FAILED, str(error)
+        else:
+            reason, told = EXHAUSTED, "".join(traceback.format_exception(error))
         return Part((), [(work.delivery, dead_letter(work.delivery, reason, told, self._now_ms(), work.event))])
 
     async def _put_off(self, consumer: Consumer, part: Part, error: Exception) -> None:
@@ -190,3 +207,8 @@ class Settlement:
             self._stats.released += 1
         else:
             self._stats.retried += 1
+
+
+def _pieces(part: Part, error: Exception) -> tuple[Part, Part]:
+    """Two smaller parts. Whose handler failed is known, and need not be searched for."""
+    return part.apart(error.order_id) if isinstance(error, HandlerFailed) else part.halves()

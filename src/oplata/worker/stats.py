@@ -6,7 +6,10 @@ import msgspec
 
 
 class Stats(msgspec.Struct):
-    """What this worker has done since it started. ``received`` is what all others but the last two add up to."""
+    """What this worker has done since it started. ``received`` is what the five after it add up to.
+
+    ``handled`` are changes made elsewhere that the shop's handlers have seen, or were given up for.
+    """
 
     received: int = 0
     applied: int = 0
@@ -17,3 +20,5 @@ class Stats(msgspec.Struct):
     changes: int = 0
     batches: int = 0
     pauses: int = 0
+    handled: int = 0
+    handlers_given_up: int = 0

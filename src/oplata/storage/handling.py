@@ -1,0 +1,145 @@
+"""Which changes the shop's handlers have yet to see: those that were not made by a worker that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import ColumnElement, delete, func, literal, or_, select, true, update
+
+from oplata.storage.changes import Change
+from oplata.storage.session import Session
+from oplata.storage.tables import changes, handler_backlog, handler_state
+
+SCANNED_AT_ONCE = 10_000
+"""Ids of the change log that one scan covers."""
+
+_ONLY = 1
+_TOLD = tuple(changes.c[name] for name in Change.__struct_fields__)
+_BEGUN = select(handler_state.c.begun_after_id).scalar_subquery()
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which changes somebody waits for: those by which an order comes to one of these statuses; None is every one."""
+
+    statuses: frozenset[str] | None
+
+    def holds(self, change: Change) -> bool:
+        """Whether this change is one of them."""
+        return self.statuses is None or (change.status in self.statuses and change.status != change.previous_status)
+
+    def clause(self) -> ColumnElement[bool]:
+        """``holds`` as a condition on ``changes``."""
+        if self.statuses is None:
+            return true()
+        came = or_(changes.c.previous_status.is_(None), changes.c.previous_status != changes.c.status)
+        return came & changes.c.status.in_(sorted(self.statuses))
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What there is to do: ``unscanned`` changes to look at, orders that are ``due``."""
+
+    begun: bool
+    unscanned: bool
+    due: Sequence[str]
+
+
+class Handling:
+    """Reads and writes ``handler_state``, ``handler_backlog``, and ``changes.handled``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def begin(self) -> None:
+        """Have handlers hear of what changes from now on; nothing, if they have begun already."""
+        newest = select(func.coalesce(func.max(changes.c.id), 0)).scalar_subquery()
+        given = select(literal(_ONLY), newest, newest)
+        statement = self._session.insert(handler_state).from_select(["id", "begun_after_id", "scanned_to_id"], given)
+        await self._session.execute(statement.on_conflict_do_nothing(index_elements=[handler_state.c.id]))
+
+    async def standing(self, now_ms: int, *, limit: int) -> Standing:
+        """Look, and lock nothing."""
+        newest = select(func.coalesce(func.max(changes.c.id), 0)).scalar_subquery()
+        row = (await self._session.execute(select(handler_state.c.scanned_to_id, newest.label("newest")))).first()
+        due = (
+            select(handler_backlog.c.order_id)
+            .where(handler_backlog.c.due_at_ms <= now_ms)
+            .order_by(handler_backlog.c.due_at_ms, handler_backlog.c.order_id)
+            .limit(limit)
+        )
+        orders = list((await self._session.execute(due)).scalars())
+        return Standing(row is not None, row is not None and row.newest > row.scanned_to_id, orders)
+
+    async def scan(self, wanted: Wanted, now_ms: int) -> None:
+        """Put the orders of the next changes that nobody has handled into the backlog. One does it at a time."""
+        held = select(handler_state.c.scanned_to_id).with_for_update(skip_locked=True)
+        scanned = (await self._session.execute(held)).scalar_one_or_none()
+        if scanned is None:
+            return
+        # Ids rise in the order of the commits, so below the newest one that is seen none is still to come.
+        newest = (await self._session.execute(select(func.coalesce(func.max(changes.c.id), 0)))).scalar_one()
+        upto = min(newest, scanned + SCANNED_AT_ONCE)
+        found = (
+            select(changes.c.order_id, literal(now_ms), literal(0))
+            .where(changes.c.id > scanned, changes.c.id <= upto, changes.c.handled.is_(None), wanted.clause())
+            .distinct()
+        )
+        statement = self._session.insert(handler_backlog).from_select(["order_id", "due_at_ms", "attempts"], found)
+        await self._session.execute(statement.on_conflict_do_nothing(index_elements=[handler_backlog.c.order_id]))
+        await self._session.execute(update(handler_state).values(scanned_to_id=upto))
+
+    async def claim(self, order_id: str, now_ms: int) -> int | None:
+        """Hold this order's place in the backlog; returns its attempts. None when it is not due or somebody has it."""
+        statement = (
+            select(handler_backlog.c.attempts)
+            .where(handler_backlog.c.order_id == order_id, handler_backlog.c.due_at_ms <= now_ms)
+            .with_for_update(skip_locked=True)
+        )
+        attempts: int | None = (await self._session.execute(statement)).scalar_one_or_none()
+        return attempts
+
+    async def outstanding(self, order_ids: Sequence[str], wanted: Wanted) -> list[Change]:
+        """The changes of these locked orders that handlers have yet to see, by order and version."""
+        given = self._session.source((changes.c.order_id,))
+        statement = (
+            select(*_TOLD)
+            .join(given, changes.c.order_id == given.c.order_id)
+            .where(changes.c.handled.is_(None), changes.c.id > _BEGUN, wanted.clause())
+            .order_by(changes.c.order_id, changes.c.version)
+        )
+        bound = self._session.bind((changes.c.order_id,), [(order_id,) for order_id in order_ids])
+        rows = (await self._session.execute(statement, bound)).mappings()
+        return [Change(**row) for row in rows]
+
+    async def mark(self, seen: Sequence[Change], *, handled: bool | None) -> None:
+        """Say of these changes of locked orders that their handlers ran, were given up, or (None) are to run again."""
+        if not seen:
+            return
+        columns = (changes.c.order_id, changes.c.version)
+        given = self._session.source(columns)
+        statement = update(changes).values(handled=handled).where(*(col == given.c[col.name] for col in columns))
+        bound = self._session.bind(columns, [(change.order_id, change.version) for change in seen])
+        await self._session.execute(statement, bound)
+
+    async def put_off(self, order_id: str, *, due_at_ms: int, attempts: int) -> None:
+        """Take this order up again, or for the first time, at this time."""
+        row = {"order_id": order_id, "due_at_ms": due_at_ms, "attempts": attempts}
+        statement = self._session.insert(handler_backlog).values(row)
+        await self._session.execute(
+            statement.on_conflict_do_update(
+                index_elements=[handler_backlog.c.order_id], set_={"due_at_ms": due_at_ms, "attempts": attempts}
+            )
+        )
+
+    async def forget(self, order_id: str) -> None:
+        """Take this order out of the backlog."""
+        await self._session.execute(delete(handler_backlog).where(handler_backlog.c.order_id == order_id))
+
+    async def reopen(self, order_id: str, version: int, now_ms: int) -> bool:
+        """Have a change that was given up handled once more; False where it is none of those."""
+        columns = (changes.c.order_id == order_id, changes.c.version == version, changes.c.handled.is_(False))
+        statement = update(changes).values(handled=None).where(*columns).returning(changes.c.id)
+        if (await self._session.execute(statement)).first() is None:
+            return False
+        await self.put_off(order_id, due_at_ms=now_ms, attempts=0)
+        return True

@@ -1,0 +1,194 @@
+"""Handlers for changes that were made elsewhere: by a registration, by hand, by a replay, by a worker without handlers.
+
+Such changes stand in the log as not handled. One worker at a time looks through the log and notes their orders; each
+order is then taken up in a transaction of its own, which also says that its change was handled. A failure is tried
+again on the delays of the retry ladder, which are kept in the table, and given up as a dead letter after as many tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+
+from oplata.errors import Contention, HandlerFailed, OplataError
+from oplata.observability.faults import describe
+from oplata.storage.changes import Change
+from oplata.storage.dead_letters import DeadLetter
+from oplata.storage.engine import Database
+from oplata.storage.handling import Standing
+from oplata.worker.batch import HANDLER_FAILED
+from oplata.worker.handling import Handling
+from oplata.worker.retry import rung_delay_ms
+from oplata.worker.stats import Stats
+
+POLL_S = 1.0
+TAKEN_AT_ONCE = 100
+TRANSACTION_TIMEOUT_S = 60.0
+
+CHANGE = "application/vnd.oplata.change+json"
+"""The content type of a dead letter that is no message of the queue but a change that its handlers have yet to see."""
+
+log = structlog.get_logger("oplata.worker")
+
+
+class ChangeName(msgspec.Struct, frozen=True, rename="camel"):
+    """Which change; what the body of its dead letter says."""
+
+    order_id: str
+    version: int
+
+
+class Backlog:
+    """Runs until ``stopping`` is set. ``pause`` waits a while, longer with each try, or until then."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        handling: Handling,
+        stats: Stats,
+        stopping: asyncio.Event,
+        pause: Callable[[int], Awaitable[None]],
+        retry_delays_ms: Sequence[int],
+        max_attempts: int,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._handling = handling
+        self._stats = stats
+        self._stopping = stopping
+        self._pause = pause
+        self._retry_delays_ms = retry_delays_ms
+        self._max_attempts = max_attempts
+        self._now_ms = now_ms
+
+    async def run(self) -> None:
+        """Look every second, and go on at once while there is something to do."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                found = await self._round()
+            except OplataError as error:
+                failures += 1
+                log.warning("cannot look for changes to handle", action="worker.backlog", error=str(error))
+                await self._pause(failures)
+                continue
+            failures = 0
+            if not found:
+                await self._rest()
+
+    async def _round(self) -> bool:
+        standing = await self._look()
+        if standing.unscanned:
+            async with self._database.unit_of_work() as uow:
+                await uow.handling.scan(self._handling.wanted, self._now_ms())
+                await uow.commit()
+        for order_id in standing.due:
+            if self._stopping.is_set():
+                break
+            await self._take_up(order_id)
+        return standing.unscanned or bool(standing.due)
+
+    async def _look(self) -> Standing:
+        async with self._database.unit_of_work(read_only=True) as uow:
+            standing = await uow.handling.standing(self._now_ms(), limit=TAKEN_AT_ONCE)
+        if not standing.begun:
+            await begin(self._database)
+        return standing
+
+    async def _take_up(self, order_id: str) -> None:
+        try:
+            handled = await self._handle_next(order_id)
+        except HandlerFailed as error:
+            # A handler's statement fails as well when the database has gone; that costs no attempt.
+            await self._database.probe()
+            log.warning("a change waits for its handlers", action="worker.handler", error=describe(error))
+            await self._failed(order_id, error)
+        except Contention as error:
+            log.warning("a change waits for its order", action="worker.backlog", error=describe(error))
+            await self._rest()
+        else:
+            self._stats.handled += handled
+
+    async def _handle_next(self, order_id: str) -> bool:
+        """Handle the order's first outstanding change, if there is one: whoever held the order may have done so."""
+        at_ms = self._now_ms()
+        try:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
+                if await uow.handling.claim(order_id, at_ms) is None:
+                    return False
+                await uow.orders.lock([order_id], at_ms)
+                waiting = await uow.handling.outstanding([order_id], self._handling.wanted)
+                if waiting:
+                    await self._handling.run(uow, waiting[0])
+                    await uow.handling.mark(waiting[:1], handled=True)
+                if len(waiting) > 1:
+                    await uow.handling.put_off(order_id, due_at_ms=at_ms, attempts=0)
+                else:
+                    await uow.handling.forget(order_id)
+                await uow.commit()
+        except TimeoutError:
+            raise Contention(f"an order's handlers took longer than {TRANSACTION_TIMEOUT_S:.0f} s") from None
+        return bool(waiting)
+
+    async def _failed(self, order_id: str, error: HandlerFailed) -> None:
+        at_ms = self._now_ms()
+        async with self._database.unit_of_work() as uow:
+            attempts = await uow.handling.claim(order_id, at_ms)
+            if attempts is None:
+                return
+            if attempts + 1 < self._max_attempts:
+                delay_ms = rung_delay_ms(attempts + 1, self._retry_delays_ms)
+                await uow.handling.put_off(order_id, due_at_ms=at_ms + delay_ms, attempts=attempts + 1)
+                await uow.commit()
+                return
+            await uow.orders.lock([order_id], at_ms)
+            waiting = await uow.handling.outstanding([order_id], self._handling.wanted)
+            given_up = [change for change in waiting if change.version == error.version]
+            await uow.handling.mark(given_up, handled=False)
+            await uow.handling.put_off(order_id, due_at_ms=at_ms, attempts=0)
+            await uow.dead_letters.bury([_letter(change, error, attempts + 1, at_ms) for change in given_up])
+            await uow.commit()
+        self._stats.handlers_given_up += len(given_up)
+        log.error("handlers given up", action="worker.bury", reason=HANDLER_FAILED, order_id=order_id)
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(POLL_S):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+
+async def begin(database: Database) -> None:
+    """Have handlers hear of what changes from now on; nothing, if they have begun already."""
+    async with database.unit_of_work() as uow:
+        await uow.handling.begin()
+        await uow.commit()
+
+
+def change_of(letter: DeadLetter) -> ChangeName | None:
+    """The change that a dead letter of ours stands for; None for one that is a message."""
+    if letter.reason != HANDLER_FAILED or letter.content_type != CHANGE:
+        return None
+    try:
+        return msgspec.json.decode(letter.body, type=ChangeName)
+    except msgspec.MsgspecError:  # A message may say that it is of any type.
+        return None
+
+
+def _letter(change: Change, error: HandlerFailed, attempts: int, at_ms: int) -> DeadLetter:
+    return DeadLetter(
+        reason=HANDLER_FAILED,
+        detail=str(error),
+        body=msgspec.json.encode(ChangeName(change.order_id, change.version)),
+        content_type=CHANGE,
+        headers={},
+        order_id=change.order_id,
+        verified=True,
+        attempts=attempts,
+        seen_at_ms=at_ms,
+    )
