@@ -12,7 +12,7 @@ BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.installed
 BENCH_NODE := bench/rpc/node_modules/.package-lock.json
 
-.PHONY: help install demo test simulate chaos bench-rpc lint format lock services services-stop clean
+.PHONY: help install demo test test-newer simulate chaos bench-rpc lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.
@@ -26,6 +26,10 @@ demo: $(STAMP)  ## Run the whole program in one process, bank included. ARGS="--
 test: $(STAMP) lint  ## Lint, get RabbitMQ, PostgreSQL and Node, and run every test. ARGS=... goes to pytest.
 	$(BIN)/python -m tests.services install
 	$(BIN)/pytest $(ARGS)
+
+test-newer: $(STAMP)  ## Run every test with the RabbitMQ 4 and PostgreSQL 17 of Debian trixie; needs root. ARGS=... as above.
+	OPLATA_TEST_DEBIAN=trixie $(BIN)/python -m tests.services install
+	OPLATA_TEST_DEBIAN=trixie $(BIN)/pytest $(ARGS)
 
 simulate: $(STAMP)  ## Run the seeded simulation. SEEDS=1000-2000 says which.
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --processes 2

@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 import sys
 
-from tests.services import containers, find, ledger, node, packages
+from tests.services import containers, find, ledger, node, packages, release
 from tests.services.server import KINDS, TITLES, ServiceError
 
 
 def install() -> None:
     """See to it that all that the tests need can be had, and install what is missing where that is possible."""
+    folder = release.root()
+    if folder is not None and not release.made(folder):
+        if packages.installable() and shutil.which("debootstrap") is None:
+            packages.install(["debootstrap"])
+        release.make(folder)
     missing = [kind for kind in KINDS if find.given(kind) is None and not find.programs_installed(kind)]
     if packages.installable():
         names = [packages.PACKAGES[kind] for kind in missing]

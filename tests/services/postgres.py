@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from typing import ClassVar
 
-from tests.services.program import ProgramServer, program
+from tests.services.program import ProgramServer, give, program
 from tests.services.server import Kind, ServiceError
 
 FOLDER = "/usr/lib/postgresql/*/bin"
@@ -35,8 +34,8 @@ class PostgresServer(ProgramServer):
         password.touch(mode=0o600)
         password.write_text(self.password, encoding="utf-8")
         if (user := _user()) is not None:
-            shutil.chown(data, user, user)
-            shutil.chown(password, user, user)
+            give(data, user)
+            give(password, user)
         options = ["--pgdata", str(data), "--username", "oplata", "--pwfile", str(password), "--auth", "scram-sha-256"]
         options += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
         self.run(

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.services import ledger
+from tests.services import ledger, release
 from tests.services.processes import ProcessId, alive, ask_to_end, identify, kill9
 from tests.services.server import STOP_TIMEOUT_S, TITLES, Server, ServiceError, free_port
 
@@ -77,7 +77,7 @@ class ProgramServer(Server):
         """Start one long-lived program, in its own session so that Ctrl-C at the terminal does not reach it."""
         with self.log.open("ab") as log:
             child = subprocess.Popen(
-                command,
+                _entered(command, user),
                 env=env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ class ProgramServer(Server):
     def run(self, command: list[str], *, env: dict[str, str], user: str | None = None) -> None:
         """Run one short-lived program to its end; its output is in the error when it fails."""
         done = subprocess.run(
-            command,
+            _entered(command, user),
             env=env,
             cwd=self.directory,
             capture_output=True,
@@ -132,13 +132,34 @@ class ProgramServer(Server):
 
 
 def program(name: str, *folders: str) -> str | None:
-    """The path of a program: in the folders, whose names may hold ``*`` (the newest wins), or else on PATH."""
-    for folder in folders:
-        matches = [path for path in Path("/").glob(f"{folder.lstrip('/')}/{name}") if os.access(path, os.X_OK)]
+    """The path of a program: in the folders, whose names may hold ``*`` (the newest wins), or else on PATH.
+
+    In a release of its own the path is the one that holds there.
+    """
+    root = release.root() or Path("/")
+    for folder in folders if release.root() is None else (*folders, "/usr/sbin", "/usr/bin"):
+        matches = [path for path in root.glob(f"{folder.lstrip('/')}/{name}") if os.access(path, os.X_OK)]
         if matches:
-            return str(max(matches, key=lambda path: [int(part) for part in path.parts if part.isdigit()]))
-    return shutil.which(name)
+            newest = max(matches, key=lambda path: [int(part) for part in path.parts if part.isdigit()])
+            return f"/{newest.relative_to(root)}"
+    return shutil.which(name) if release.root() is None else None
+
+
+def give(path: Path, user: str) -> None:
+    """Let this user, as the program will know it, own the path."""
+    folder = release.root()
+    if folder is None:
+        shutil.chown(path, user, user)
+    else:
+        os.chown(path, *release.ids_of(folder, user))
+
+
+def _entered(command: list[str], user: str | None) -> list[str]:
+    folder = release.root()
+    return command if folder is None else release.entering(folder, command, user)
 
 
 def _becoming(user: str | None) -> dict[str, Any]:
-    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    if user is None or release.root() is not None:
+        return {}
+    return {"user": user, "group": user, "extra_groups": []}

@@ -15,7 +15,7 @@ import asyncpg
 import pika
 import pytest
 
-from tests.services import containers, find, ledger
+from tests.services import containers, find, ledger, release
 from tests.services.breakable import NEW_QUEUE_S, Breakable
 from tests.services.node import Node
 from tests.services.processes import ProcessId, alive, ask_to_end, descendants, identify, kill9
@@ -162,3 +162,20 @@ def test_node_finds_the_packages_of_the_tests(node: Node) -> None:
     )
 
     assert done.stdout.strip() == "function"
+
+
+def test_a_release_that_is_no_word_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(release.VARIABLE, "../etc")
+    with pytest.raises(ServiceError, match="the name of a Debian release, such as trixie"):
+        release.root()
+
+
+def test_a_program_of_another_release_runs_in_its_folder_and_under_its_user(tmp_path: Path) -> None:
+    command = release.entering(tmp_path, ["initdb", "-D", "/srv/data"], "postgres")
+    assert ["--userspec=postgres:postgres", str(tmp_path), "initdb", "-D", "/srv/data"] == command[-5:]
+
+
+def test_a_user_of_another_release_has_the_numbers_of_that_release(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\npostgres:x:101:103::/:/bin/sh\n", encoding="utf-8")
+    assert release.ids_of(tmp_path, "postgres") == (101, 103)
