@@ -22,7 +22,7 @@ from tests.notifications import PASSWORD, TERMINAL_KEY, signed_by_hand
 KEYRING = Keyring({TERMINAL_KEY: [PASSWORD]})
 NOW_MS = 1_760_000_000_000
 ORDER_KOPECKS = 19_900
-TABLES = ("callbacks", "events", "payments", "orders", "changes", "dead_letters", "words", "rollups")
+TABLES = ("callbacks", "events", "payments", "orders", "changes", "dead_letters", "words", "rollups", "canaries")
 
 Row = tuple[object, ...]
 

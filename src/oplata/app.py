@@ -6,28 +6,41 @@ import asyncio
 import random
 from collections.abc import Callable
 from enum import StrEnum
+from importlib.metadata import version
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 from sqlalchemy.engine import make_url
 
 from oplata.bank.keyring import Keyring
-from oplata.errors import DatabaseUnavailable, SettingsError
+from oplata.errors import DatabaseUnavailable, OplataError, SettingsError
 from oplata.feed.hub import Hub
+from oplata.ingest import exposure as ingest_exposure
 from oplata.ingest.app import create_app
 from oplata.ingest.callback import Callback, Limits
+from oplata.ingest.canary import CanarySender
 from oplata.ingest.networks import Gate, networks_of
+from oplata.ingest.watched import WatchedPublisher
+from oplata.observability.health import Health, exposition, health_routes
+from oplata.observability.metrics import Metrics
 from oplata.orders.commands import Orders
 from oplata.queue.base import Publisher, Queue
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import SqliteQueue
+from oplata.reconcile.survey import Survey
 from oplata.settings import PASSWORD_SETTINGS, Settings
 from oplata.storage.engine import Database
+from oplata.worker import exposure as worker_exposure
 from oplata.worker.backlog import begin
 from oplata.worker.handlers import Handlers
 from oplata.worker.loop import Worker
 from oplata.worker.progress import STALL_S
+
+if TYPE_CHECKING:
+    from oplata.queue.rabbitmq import RabbitQueue
+
+READY_TIMEOUT_S = 3.0
 
 _log = structlog.get_logger("oplata.app")
 
@@ -57,20 +70,32 @@ class Oplata:
         self.handlers = handlers
         self._keyring = Keyring(self.settings.passwords())
         self.queue = queue_of(self.settings)
-        self.spool = None if role is Role.WORKER else _spooling(self.settings, self.queue.publisher())
+        self._spool_file = None if role is Role.WORKER else spool_of(self.settings)
+        self.spool = _spooling(self.settings, self.queue.publisher(), self._spool_file)
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
         self.hub = Hub(self.database)
         self.worker = self._new_worker()
+        self.metrics = Metrics()
+        self.survey = _survey(
+            self.settings, self.queue, self._spool_file, None if role is Role.SERVE else self.database
+        )
+        self.canaries = _canaries(self.settings, self.queue, self._keyring) if role is not Role.WORKER else None
+        publisher = WatchedPublisher(self.spool or self.queue.publisher(), sample=self.settings.log_accepted)
+        callback = _callback(self.settings, publisher, self._keyring)
+        self._expose(callback, publisher)
+        self.exposition = exposition(self.metrics.registry, self.alive, self.ready)
         self.asgi = create_app(
-            _callback(self.settings, self.spool or self.queue.publisher(), self._keyring),
+            callback,
             path=self.settings.callback_path,
+            routes=health_routes(self.alive, self.ready),
             on_start=[self.start],
             on_stop=[self.stop],
         )
         self.draining = False
         self._started = False
         self._working: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Connect, and in the roles that work, begin to work. ``Role.UP`` brings the tables to this version first."""
@@ -90,6 +115,10 @@ class Oplata:
         if self.role is not Role.SERVE:
             self.worker = self._new_worker()
             self._working = asyncio.create_task(self.worker.run(), name="oplata-worker")
+        if self.settings.metrics_port is not None:
+            self._watching.append(asyncio.create_task(self.survey.run(), name="oplata-survey"))
+        if self.canaries is not None:
+            self._watching.append(asyncio.create_task(self.canaries.run(), name="oplata-canary"))
 
     async def drain(self) -> None:
         """A server in front of ``asgi`` begins to stop, and calls this before it waits for its clients, maybe again
@@ -102,6 +131,10 @@ class Oplata:
         if not self._started:
             return
         self._started = False
+        watching, self._watching = self._watching, []
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         working, self._working = self._working, None
         if working is not None and not working.done():
             self.worker.stop()
@@ -138,6 +171,37 @@ class Oplata:
         """Whether this process does what it is there for, as far as it can tell by itself."""
         return self._working is None or self.worker.progress.stalled_s() < STALL_S
 
+    async def alive(self) -> Health:
+        """Whether this process makes progress; one that does not is best ended and started anew."""
+        if self.progresses():
+            return Health()
+        return Health((f"the worker has made no progress for {self.worker.progress.stalled_s():.0f} s",))
+
+    async def ready(self) -> Health:
+        """Whether this process can do its work now: take callbacks, or apply them."""
+        faults = ["it is draining"] if self.draining or not self._started else []
+        if self.role is not Role.WORKER and not await self._takes_callbacks():
+            faults.append("neither the queue nor the spool takes a callback")
+        if self.role is not Role.SERVE:
+            if self.role is Role.WORKER and not self.queue.available:
+                faults.append("the queue cannot be reached")
+            try:
+                async with asyncio.timeout(READY_TIMEOUT_S):
+                    await self.database.check()
+            except OplataError as error:
+                faults.append(f"the database is not as it should be: {error}")
+            except TimeoutError:
+                faults.append(f"the database did not answer within {READY_TIMEOUT_S:.0f} s")
+        return Health(tuple(faults))
+
+    async def _takes_callbacks(self) -> bool:
+        if self.queue.available:
+            return True
+        try:
+            return self.spool is not None and self.spool.available and await self.spool.has_room()
+        except OplataError:
+            return False
+
     async def watch(self) -> None:
         """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""
         if self._working is None:
@@ -153,6 +217,21 @@ class Oplata:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def _expose(self, callback: Callback, publisher: WatchedPublisher) -> None:
+        """Supply the metrics of what this role does, and nothing about what others do."""
+        queue = self.queue
+        self.metrics.supply("oplata_build_info", lambda: {version("oplata"): 1.0})
+        self.survey.expose(self.metrics)
+        if not isinstance(queue, SqliteQueue):
+            self.metrics.supply("oplata_queue_connects_total", lambda: float(queue.connects))
+            self.metrics.supply(
+                "oplata_queue_consumers", lambda: None if self.survey.depth is None else float(queue.consumers_seen)
+            )
+        if self.role is not Role.WORKER:
+            ingest_exposure.expose(self.metrics, callback, publisher, self.spool, self.canaries)
+        if self.role is not Role.SERVE:
+            worker_exposure.expose(self.metrics, lambda: self.worker)
 
     def _new_worker(self) -> Worker:
         return Worker(
@@ -189,7 +268,7 @@ def database_of(settings: Settings) -> Database:
     return Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
 
 
-def queue_of(settings: Settings) -> Queue:
+def queue_of(settings: Settings) -> SqliteQueue | RabbitQueue:
     """The queue that the settings name. Raises ``SettingsError``."""
     url = settings.queue_url.get_secret_value()
     if url.startswith("sqlite"):
@@ -223,8 +302,17 @@ def spool_of(settings: Settings) -> SqliteQueue | None:
     )
 
 
-def _spooling(settings: Settings, primary: Publisher) -> SpoolingPublisher | None:
-    spool = spool_of(settings)
+def _survey(settings: Settings, queue: Queue, spool: SqliteQueue | None, database: Database | None) -> Survey:
+    return Survey(queue=queue, spool=spool, database=database, interval_s=settings.survey_interval_s)
+
+
+def _canaries(settings: Settings, queue: Queue, keyring: Keyring) -> CanarySender | None:
+    if not settings.canary_interval_s:
+        return None
+    return CanarySender(queue.publisher(), keyring, interval_s=settings.canary_interval_s)
+
+
+def _spooling(settings: Settings, primary: Publisher, spool: SqliteQueue | None) -> SpoolingPublisher | None:
     if spool is None:
         return None
     return SpoolingPublisher(primary, spool, patience_s=min(settings.spool_patience_s, settings.confirm_timeout_s / 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 
 from oplata.bank.notification import Notification
@@ -51,9 +53,28 @@ class Keyring:
         if known is None or not genuine:
             raise NotAuthentic
 
+    def seal(self, text: bytes) -> str:
+        """A mark that only who knows one of our passwords can make: for what we send to ourselves.
+
+        It is no token: the bank's tokens are made otherwise, so neither can pass for the other.
+        """
+        return _seal(text, next(iter(self._passwords.values()))[0])
+
+    def is_sealed(self, text: bytes, mark: str) -> bool:
+        """Whether one of the valid passwords made this mark."""
+        genuine = False
+        for password in (each for valid in self._passwords.values() for each in valid):
+            genuine |= hmac.compare_digest(_seal(text, password).encode(), mark.encode("utf-8", "replace"))
+        return genuine
+
     def sign(self, fields: Mapping[str, str], terminal_key: str) -> str:
         """The token with the terminal's first password. Raises ``SettingsError`` for a terminal that is not ours."""
         known = self._passwords.get(terminal_key)
         if known is None:
             raise SettingsError(f"no password is set for terminal {terminal_key!r}")
         return sign(fields, known[0])
+
+
+def _seal(text: bytes, password: str) -> str:
+    key = hashlib.sha256(b"oplata seal\0" + password.encode()).digest()
+    return hmac.new(key, text, hashlib.sha256).hexdigest()

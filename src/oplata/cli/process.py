@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import click
+import structlog
 
 from oplata.app import Oplata, Role
 from oplata.cli.code import load_handlers
@@ -15,11 +16,14 @@ from oplata.cli.service.lifeline import ALIVE, READY, Lifeline
 from oplata.cli.service.post import Post
 from oplata.cli.service.systemd import Systemd
 from oplata.observability.logging import configure, without_passwords
+from oplata.observability.server import exposed
 from oplata.settings import Settings
 from oplata.settings.sources import service_manager
 
 BEAT_S = 5.0
 ORPHAN_EXTRA_S = 30.0
+
+_log = structlog.get_logger("oplata.app")
 
 
 def run_role(
@@ -64,7 +68,7 @@ async def _run(app: Oplata, post: Post | None, reread: Callable[[], Settings]) -
 async def _running(app: Oplata, post: Post | None) -> AsyncIterator[str]:
     """The role, started; yields what there is to say about it."""
     settings = app.settings
-    async with app:
+    async with app, _measured(app, post):
         if app.role is Role.WORKER:
             queue = without_passwords(settings.queue_url.get_secret_value())
             yield f"is ready: it takes callbacks from {queue} and applies them to {app.database.name}"
@@ -75,6 +79,19 @@ async def _running(app: Oplata, post: Post | None) -> AsyncIterator[str]:
                 f"is ready at {url}{settings.callback_path} - point the terminal's NotificationURL "
                 f"at https://YOUR-PUBLIC-HOST{settings.callback_path}"
             )
+
+
+@contextlib.asynccontextmanager
+async def _measured(app: Oplata, post: Post | None) -> AsyncIterator[None]:
+    """The metrics port, where one is wanted; each further process of a command has the next one."""
+    port = app.settings.metrics_port
+    if port is None:
+        yield
+        return
+    further = 0 if post is None else post.number - 1
+    async with exposed(app.exposition, app.settings.metrics_host, port + further) as url:
+        _log.info("Metrics and health are told.", action="metrics.listen", url=url)
+        yield
 
 
 class Watched:

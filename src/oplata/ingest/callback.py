@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from time import perf_counter
 
 import msgspec
 import structlog
@@ -20,6 +21,7 @@ from oplata.ingest.answer import Answer
 from oplata.ingest.networks import Gate, Source
 from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
 from oplata.observability.faults import describe
+from oplata.observability.timings import Timings
 from oplata.queue.base import Publisher
 from oplata.queue.deadlines import Deadlines
 from oplata.queue.envelope import FORM, JSON, RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope
@@ -69,6 +71,8 @@ class Callback:
         lines: LineLimit | None = None,
     ) -> None:
         self.outcomes = Outcomes()
+        self.seconds = Timings()
+        self.begun = 0
         self._publisher = publisher
         self._keyring = keyring
         self._gate = gate or Gate()
@@ -81,6 +85,8 @@ class Callback:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        self.begun += 1
+        began_s = perf_counter()
         client = scope.get("client")
         source = self._gate.judge(client[0] if client else "", scope["headers"])
         try:
@@ -98,6 +104,8 @@ class Callback:
             self.outcomes.count(Outcome.DISCONNECTED)
             return
         self._note(reply, source)
+        if reply is answer.OK:
+            self.seconds.observe(perf_counter() - began_s)
         await reply.send(send, scope)
 
     async def _decide(self, scope: Scope, source: Source, receive: Receive) -> Answer | None:

@@ -62,6 +62,10 @@ class Consumer(Protocol):
 class Queue(Protocol):
     """A durable queue with its retry rungs and its dead letters."""
 
+    @property
+    def available(self) -> bool:
+        """Whether a message that is offered now is likely to be taken."""
+
     async def start(self) -> None:
         """Begin to connect. Returns at once; what is called before the queue can be reached waits for it."""
 

@@ -13,6 +13,7 @@ from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
 from oplata.queue.base import Consumer, Publisher, Queue
 from oplata.queue.envelope import Delivery, Envelope
+from oplata.queue.sqlite import SqliteQueue
 
 FORWARD_BATCH = 200
 RECEIVE_TIMEOUT_S = 5.0
@@ -55,6 +56,15 @@ class SpoolingPublisher:
         self._forwarding: asyncio.Task[None] | None = None
         self.spooled = 0
         self.forwarded = 0
+
+    @property
+    def available(self) -> bool:
+        """Whether the file is open and has a place for one more publish."""
+        return self._forwarding is not None and self._spool.available
+
+    async def has_room(self) -> bool:
+        """Whether the limits of bytes and of the disk leave room for more. Raises ``QueueUnavailable``."""
+        return await self._spool.has_space() if isinstance(self._spool, SqliteQueue) else True
 
     async def start(self) -> None:
         """Open the spool and forward what is left in it. Raises ``Permanent`` for a file that cannot be one."""

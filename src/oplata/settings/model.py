@@ -19,7 +19,7 @@ from oplata.settings.sources import PREFIX, found, refuse_unknown
 from oplata.settings.worker import Worker
 
 _LONGEST_SHOWN = 60
-SECRETS = frozenset({"terminal_password", "terminals", "queue_url", "database_url"})
+SECRETS = frozenset({"terminal_password", "terminals", "queue_url", "database_url", "sentry_dsn"})
 
 PASSWORD_SETTINGS = frozenset({"terminal_key", "terminal_password", "terminals"})
 """What is read anew at SIGHUP."""

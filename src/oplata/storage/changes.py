@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,8 @@ from sqlalchemy import Select, func, insert, select, true
 from oplata.storage.session import Session
 from oplata.storage.tables import changes, orders
 
-_COLUMNS = tuple(col for col in changes.c if col.name not in ("id", "handled"))
+_COLUMNS = tuple(col for col in changes.c if col.name not in ("id", "handled", "traceparent"))
+_WRITTEN = (*_COLUMNS, changes.c.traceparent)
 _NAMES = [col.name for col in _COLUMNS]
 
 
@@ -32,6 +33,8 @@ class ChangeLog:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.traces: Mapping[str, str] = {}
+        """The trace of each order's callback, by order; whoever traces sets it before the changes are appended."""
 
     async def append(self, told: Sequence[Change], *, handled: bool = False) -> None:
         """Add these to the end. Nothing else is locked after this; the transaction commits next.
@@ -44,12 +47,19 @@ class ChangeLog:
         # a reader that remembers the last number it saw would skip the late ones. One lock, held from here to the
         # commit, makes the order of the numbers the order of the commits.
         await self._session.lock_change_log()
-        given = self._session.source(_COLUMNS)
+        given = self._session.source(_WRITTEN)
         names, rows = list(given.c.keys()), self._session.every(given)
         if handled:
             names, rows = [*names, changes.c.handled.name], rows.add_columns(true())
         statement = insert(changes).from_select(names, rows)
-        await self._session.execute(statement, self._session.bind(_COLUMNS, map(msgspec.structs.astuple, told)))
+        written = [(*msgspec.structs.astuple(each), self.traces.get(each.order_id)) for each in told]
+        await self._session.execute(statement, self._session.bind(_WRITTEN, written))
+
+    async def traceparents(self, ids: Sequence[int]) -> dict[int, str]:
+        """The traces that these changes belong to; a change without one is absent."""
+        traced = changes.c.traceparent.is_not(None)
+        statement = select(changes.c.id, changes.c.traceparent).where(changes.c.id.in_(list(ids)), traced)
+        return {row["id"]: row["traceparent"] for row in (await self._session.execute(statement)).mappings()}
 
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[tuple[int, Change]]]:
         """All that was told of each of these orders, with the ids, by version; one of which nothing was is absent."""

@@ -147,6 +147,12 @@ class DeadLetters:
         statement = select(dead_letters.c.state, func.count().label("count")).group_by(dead_letters.c.state)
         return {row["state"]: int(row["count"]) for row in (await self._session.execute(statement)).mappings()}
 
+    async def open_by_reason(self, *, limit: int) -> dict[str, int]:
+        """How many open ones there are of each reason; no more than ``limit`` rows are looked at."""
+        letters = select(dead_letters.c.reason).where(dead_letters.c.state == State.OPEN.value).limit(limit).subquery()
+        statement = select(letters.c.reason, func.count().label("count")).group_by(letters.c.reason)
+        return {row["reason"]: int(row["count"]) for row in (await self._session.execute(statement)).mappings()}
+
     async def _read(self, statement: Select[tuple[object, ...]]) -> list[Buried]:
         return [_buried(dict(row)) for row in (await self._session.execute(statement)).mappings()]
 

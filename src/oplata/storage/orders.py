@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import exists, or_, select, tuple_, update
+from sqlalchemy import exists, func, or_, select, tuple_, update
 
 from oplata.domain.status import OrderStatus
 from oplata.storage.session import Session
@@ -97,6 +97,11 @@ class Orders:
             (row.order_id, row.status, row.review, row.version, row.updated_at_ms) for _, row in sorted(changed.items())
         ]
         await self._session.execute(statement, self._session.bind(_STATE, rows))
+
+    async def count_unregistered(self, *, limit: int) -> int:
+        """How many orders only payments name; counted in the index, and no further than to ``limit``."""
+        found = select(orders.c.order_id).where(orders.c.status == OrderStatus.UNREGISTERED.value).limit(limit)
+        return int((await self._session.execute(select(func.count()).select_from(found.subquery()))).scalar_one())
 
     async def get(self, order_id: str) -> OrderRow | None:
         """The order, also one that only payments name; or None."""

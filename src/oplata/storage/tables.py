@@ -123,6 +123,7 @@ changes = Table(
     Column(
         "handled", Boolean, comment="true: the shop's handlers ran; false: they were given up; null: not, or not yet"
     ),
+    Column("traceparent", String, comment="the trace of the callback that brought it, while tracing is on"),
     Index("changes_order", "order_id", "version", unique=True),
     sqlite_autoincrement=True,
 )
@@ -170,6 +171,13 @@ dead_letters = Table(
     Index("dead_letters_state", "state", "last_seen_at_ms"),
     Index("dead_letters_order", "order_id"),
     sqlite_autoincrement=True,
+)
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sent_at_ms", BigInteger, nullable=False, comment="when the newest one that came through was sent"),
 )
 
 audit = Table(

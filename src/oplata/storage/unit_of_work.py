@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from oplata.storage.archive import Archive
 from oplata.storage.audit import Audit
+from oplata.storage.canaries import Canaries
 from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
 from oplata.storage.events import EventStore
@@ -35,6 +36,7 @@ class UnitOfWork:
         self.dead_letters = DeadLetters(session)
         self.projection = Projection(session)
         self.audit = Audit(session)
+        self.canaries = Canaries(session)
         self.words = Words(session)
         self.keys = Keys(session)
         self.rollups = Rollups(session)

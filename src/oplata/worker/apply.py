@@ -6,7 +6,8 @@ log, each by ascending key; so workers that meet wait for one another, and never
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,14 +24,15 @@ from oplata.worker.batch import Work
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What a batch came to: ``fresh`` events, ``repeats`` of known ones, and the orders that changed.
 
-    ``unknown_statuses`` are words of the bank that the table of statuses does not have; they were kept, and moved
-    nothing.
+    ``statuses`` counts the fresh ones by the bank's word. ``unknown_statuses`` are words that the table of statuses
+    does not have; they were kept, and moved nothing.
     """
 
     fresh: int
     repeats: int
     changes: Sequence[Change]
     unknown_statuses: frozenset[str]
+    statuses: Mapping[str, int] = {}
 
 
 async def apply(uow: UnitOfWork, works: Sequence[Work], at_ms: int, *, handle: Handle | None = None) -> Applied:
@@ -46,6 +48,7 @@ async def apply(uow: UnitOfWork, works: Sequence[Work], at_ms: int, *, handle: H
         repeats=len(works) - len(fresh),
         changes=changes,
         unknown_statuses=frozenset(_unknown_statuses(news)),
+        statuses=Counter(event.status for event in news),
     )
 
 

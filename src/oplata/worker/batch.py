@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from oplata.bank import canary
 from oplata.bank.keyring import Keyring
 from oplata.bank.notification import parse
 from oplata.domain.events import Event
@@ -37,12 +38,14 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 class Part(msgspec.Struct, frozen=True):
     """What one transaction is to do: apply some callbacks, bury some messages.
 
-    ``puzzling`` are those that it does not touch: they have to be put off.
+    ``puzzling`` are those that it does not touch: they have to be put off. ``canaries`` are no callbacks at all: each
+    is a delivery and when it was sent, to be noted by itself.
     """
 
     works: Sequence[Work]
     poison: Sequence[tuple[Delivery, DeadLetter]]
     puzzling: Sequence[Delivery] = ()
+    canaries: Sequence[tuple[Delivery, int]] = ()
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -82,18 +85,23 @@ def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int, *, patie
     """
     works: list[Work] = []
     puzzling: list[Delivery] = []
+    canaries: list[tuple[Delivery, int]] = []
     poison: list[tuple[Delivery, DeadLetter]] = []
     for delivery in deliveries:
         try:
             works.append(_work(delivery, keyring, now_ms))
         except BadNotification as error:
+            sent_at_ms = canary.sent_at_ms(keyring, delivery.envelope.body)
+            if sent_at_ms is not None:
+                canaries.append((delivery, sent_at_ms))
+                continue
             poison.append((delivery, dead_letter(delivery, UNREADABLE, str(error), now_ms)))
         except NotAuthentic as error:
             if RECEIVED_AT_HEADER in delivery.envelope.headers and delivery.attempt <= patience:
                 puzzling.append(delivery)
             else:
                 poison.append((delivery, dead_letter(delivery, NOT_AUTHENTIC, str(error), now_ms)))
-    return Part(works, poison, puzzling)
+    return Part(works, poison, puzzling, canaries)
 
 
 def read_dead(deliveries: Iterable[Delivery], now_ms: int) -> Part:

@@ -92,6 +92,7 @@ class Worker:
             rng=self._rng,
             handling=handling,
         )
+        self.measures = self._settlement.measures
 
     async def run(self) -> None:
         """Work until ``stop`` is called; then finish the batch in hand, settle it and return the rest to the queue."""

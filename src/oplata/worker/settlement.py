@@ -7,10 +7,11 @@ import random
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 
 import structlog
 
-from oplata.errors import Contention, DataRejected, HandlerFailed, QueueUnavailable
+from oplata.errors import Contention, DataRejected, HandlerFailed, OplataError, QueueUnavailable
 from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
 from oplata.queue.base import Consumer
@@ -21,10 +22,12 @@ from oplata.storage.verdicts import Handle
 from oplata.worker.apply import Applied, apply
 from oplata.worker.batch import EXHAUSTED, HANDLER_FAILED, REJECTED, Part, dead_letter
 from oplata.worker.handling import Handling
+from oplata.worker.measures import Measures
 from oplata.worker.retry import Remedy, remedy, rung_delay_ms
 from oplata.worker.stats import Stats
 
 TRANSACTION_TIMEOUT_S = 60.0
+CANARY_TIMEOUT_S = 10.0
 HOLD_S = 1200.0
 """How long a batch is held while the database is away. A broker counts each time a message comes back, so it goes back
 as seldom as possible; but RabbitMQ takes it back by itself, and closes the channel, after half an hour."""
@@ -61,6 +64,7 @@ class Settlement:
         self._database = database
         self._handling = handling
         self._stats = stats
+        self.measures = Measures()
         self._stopping = stopping
         self._pause = pause
         self._turn = turn
@@ -75,6 +79,7 @@ class Settlement:
         """Bring the whole batch to its end. False when the database stayed away and the rest has to go back."""
         now_s = asyncio.get_running_loop().time
         await self._put_off_all(consumer, whole.puzzling)
+        await self._note_canaries(consumer, whole.canaries)
         pending, tries, away_since_s = deque([whole] if whole.size else []), 0, 0.0
         while pending:
             part = pending.popleft()
@@ -105,8 +110,21 @@ class Settlement:
                         await self._pause(tries)
             else:
                 tries, away_since_s = 0, 0.0
-                await self._ack(consumer, part)
+                await self._ack(consumer, part.deliveries)
         return True
+
+    async def _note_canaries(self, consumer: Consumer, canaries: Sequence[tuple[Delivery, int]]) -> None:
+        """Note the newest one in a transaction of its own, and forget them all: one that is lost shows by its age."""
+        if not canaries:
+            return
+        try:
+            async with asyncio.timeout(CANARY_TIMEOUT_S), self._database.unit_of_work() as uow:
+                await uow.canaries.note(max(sent_at_ms for _, sent_at_ms in canaries))
+                await uow.commit()
+        except (OplataError, TimeoutError) as error:
+            log.debug("a canary was not noted", action="worker.canary", error=describe(error))
+        self._stats.canaries += len(canaries)
+        await self._ack(consumer, [delivery for delivery, _ in canaries])
 
     def _remedy(self, part: Part, error: Exception, tries: int) -> Remedy:
         chosen = remedy(
@@ -124,7 +142,7 @@ class Settlement:
         return chosen
 
     async def _commit(self, part: Part) -> None:
-        at_ms = self._now_ms()
+        at_ms, began_s = self._now_ms(), perf_counter()
         try:
             async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
                 # The change log comes last: everybody waits for whoever holds it.
@@ -138,6 +156,9 @@ class Settlement:
         except TimeoutError:
             # It may have been too much at once, so it is worth trying again with less.
             raise Contention(f"a batch took longer than {TRANSACTION_TIMEOUT_S:.0f} s") from None
+        self.measures.committed(
+            part, applied.statuses if applied else {}, took_s=perf_counter() - began_s, now_ms=self._now_ms()
+        )
         self._stats.batches += 1
         self._stats.buried += len(part.poison)
         for _, letter in part.poison:
@@ -159,9 +180,9 @@ class Settlement:
         if self._announce is not None and applied.changes:
             self._announce(applied.changes)
 
-    async def _ack(self, consumer: Consumer, part: Part) -> None:
+    async def _ack(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         try:
-            await consumer.ack(part.deliveries)
+            await consumer.ack(deliveries)
         except QueueUnavailable as error:
             # It is applied; it will be delivered again, and change nothing.
             log.warning("cannot ack", action="worker.ack", error=str(error))

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Stats(msgspec.Struct):
-    """What this worker has done since it started. ``received`` is what the five after it add up to.
+    """What this worker has done since it started. ``received`` is what the five after it and ``canaries`` add up to.
 
     ``handled`` are changes made elsewhere that the shop's handlers have seen, or were given up for.
     """
@@ -22,3 +22,4 @@ class Stats(msgspec.Struct):
     pauses: int = 0
     handled: int = 0
     handlers_given_up: int = 0
+    canaries: int = 0

@@ -38,6 +38,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self.failure: QueueUnavailable | None = None
+        self.times_opened = 0
         self.changed = asyncio.Event()
 
     def start(self) -> None:
@@ -91,6 +92,7 @@ class Connection:
         link = await connect(self._endpoint, role=self._role, wire=self._wire)
         try:
             self.link, self.failure = link, None
+            self.times_opened += 1
             link.on_blocked_change = self._on_blocked_change
             _log.info("queue.connected", role=self._role, host=self._endpoint.host, port=self._endpoint.port)
             self._pulse()

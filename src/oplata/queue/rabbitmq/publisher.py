@@ -77,6 +77,11 @@ class RabbitPublisher:
             await asyncio.wait({watch})
         await self._session.stop()
 
+    @property
+    def available(self) -> bool:
+        """Whether there is a channel, on a connection that takes messages."""
+        return self._session.channel is not None and not self._connection.blocked
+
     async def ready(self) -> Channel:
         """Wait until the topology is there, also while an alarm keeps messages out. Raises like ``Session.ready``."""
         return await self._session.ready(even_if_blocked=True)

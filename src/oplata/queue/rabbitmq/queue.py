@@ -17,7 +17,7 @@ from oplata.queue.rabbitmq.consumer import RabbitConsumer
 from oplata.queue.rabbitmq.endpoint import Endpoint
 from oplata.queue.rabbitmq.link import connect
 from oplata.queue.rabbitmq.publisher import RabbitPublisher
-from oplata.queue.rabbitmq.topology import Declare, Topology, count, ensure
+from oplata.queue.rabbitmq.topology import Declare, Topology, count, ensure, look
 from oplata.queue.rabbitmq.wire import Wire
 
 _DEPTH_LIMIT_S = 5.0
@@ -62,9 +62,21 @@ class RabbitQueue:
         )
         self._consumers: list[RabbitConsumer] = []
         self._started = False
+        self.consumers_seen = 0
+        """How many consumers the broker told of when the messages were counted last, those of others included."""
 
     def __repr__(self) -> str:
         return f"RabbitQueue({self._endpoint!r}, {self._topology.name!r})"
+
+    @property
+    def available(self) -> bool:
+        """Whether a message that is offered now is likely to be taken."""
+        return self._publisher.available
+
+    @property
+    def connects(self) -> int:
+        """How many connections were opened, the first ones included."""
+        return self._publishing.times_opened + self._consuming.times_opened
 
     async def start(self) -> None:
         """Begin to connect; returns at once. The consuming connection is opened for the first consumer."""
@@ -115,8 +127,9 @@ class RabbitQueue:
             async with asyncio.timeout(_DEPTH_LIMIT_S), self._visit("depth") as (channel, _):
                 await self._publisher.ready()
                 rungs = [topology.rung_name(rung_ms) for rung_ms in topology.retry_delays_ms]
+                ready, self.consumers_seen = await look(channel, topology.name, topology)
                 return Depth(
-                    ready=await count(channel, topology.name, topology),
+                    ready=ready,
                     unacked=sum(consumer.unsettled for consumer in self._consumers if not consumer.dead),
                     retry=sum([await count(channel, rung, topology) for rung in rungs]),
                     dead=await count(channel, topology.dead_name, topology),

@@ -103,7 +103,12 @@ async def ensure(channel: Channel, topology: Topology) -> None:
 
 
 async def count(channel: Channel, name: str, topology: Topology) -> int:
-    """Return how many messages of a queue are ready, which a passive declare tells without touching any of them.
+    """Return how many messages of a queue are ready. Raises like ``look``."""
+    return (await look(channel, name, topology))[0]
+
+
+async def look(channel: Channel, name: str, topology: Topology) -> tuple[int, int]:
+    """Return how many messages of a queue are ready and how many consumers it has, without touching any of them.
 
     Raises ``TopologyError`` when the queue is missing or not ours to see, else like ``ensure``.
     """
@@ -113,7 +118,7 @@ async def count(channel: Channel, name: str, topology: Topology) -> int:
         if closed.code == _GONE:
             raise TopologyError(_missing(name, topology)) from None
         raise _mapped(closed, "queue", name) from None
-    return int(declared.message_count)
+    return int(declared.message_count), int(declared.consumer_count)
 
 
 async def _declare(channel: Channel, kind: str, name: str, method: Any, *args: Any, **kwargs: Any) -> None:

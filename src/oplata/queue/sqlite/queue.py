@@ -140,8 +140,21 @@ class SqliteQueue:
         return await self._answer(SqliteStore.depth, is_write=False)
 
     async def oldest_age_ms(self) -> int | None:
-        """How long the oldest message has been here, or None. Reads the whole file. Raises ``QueueUnavailable``."""
+        """How long the message that came first has been here, or None. Raises ``QueueUnavailable``."""
         return await self._answer(SqliteStore.oldest_age_ms, is_write=False)
+
+    async def has_space(self) -> bool:
+        """Whether the limits of bytes and of the disk leave space for more. Raises ``QueueUnavailable``."""
+        return await self._answer(SqliteStore.has_space, is_write=False)
+
+    async def used_bytes(self) -> int:
+        """How many bytes of the file are in use. Raises ``QueueUnavailable``."""
+        return await self._answer(SqliteStore.used_bytes, is_write=False)
+
+    @property
+    def available(self) -> bool:
+        """Whether it is worth offering a message now."""
+        return self._lane is not None and self.has_room()
 
     async def check(self) -> str:
         """Write and sync, and say in a sentence what the queue is; or raise the error that says what to mend."""

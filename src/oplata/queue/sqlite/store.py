@@ -261,9 +261,21 @@ class SqliteStore:
         )
 
     def oldest_age_ms(self) -> int | None:
-        """How long ago the oldest message was published; None where there is none."""
-        (since_ms,) = self.open().execute("SELECT min(set_at_ms) FROM messages").fetchone()
+        """How long the message that came first has been in its place; None where there is none."""
+        (since_ms,) = self.open().execute("SELECT set_at_ms FROM messages ORDER BY id LIMIT 1").fetchone() or (None,)
         return None if since_ms is None else max(0, self._now_ms() - since_ms)
+
+    def has_space(self) -> bool:
+        """Whether a publish would find space."""
+        try:
+            self._demand_room(self.open())
+        except QueueUnavailable:
+            return False
+        return True
+
+    def used_bytes(self) -> int:
+        """How many bytes of the file are in use."""
+        return sqlite_file.used_bytes(self.open())
 
     def prove_writable(self) -> str:
         """Change nothing, but write and sync it; return the journal mode that the file really has."""

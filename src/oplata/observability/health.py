@@ -1,0 +1,50 @@
+"""Whether this process is alive, and whether it can do its work; and the addresses that tell."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What is said to whoever asks: all is well, or a sentence about each thing that is not."""
+
+    faults: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is none."""
+        return not self.faults
+
+
+Ask = Callable[[], Awaitable[Health]]
+
+
+def health_routes(alive: Ask, ready: Ask) -> list[BaseRoute]:
+    """``/healthz``: does this process make progress; ``/readyz``: can it do its work. 200 or 503, and why."""
+    return [Route("/healthz", _answering(alive)), Route("/readyz", _answering(ready))]
+
+
+def exposition(registry: CollectorRegistry, alive: Ask, ready: Ask) -> Starlette:
+    """The application of the metrics port: ``/metrics`` beside the two."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/metrics", metrics), *health_routes(alive, ready)])
+
+
+def _answering(ask: Ask) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        health = await ask()
+        said: dict[str, object] = {"status": "ok"} if health.ok else {"status": "failing", "faults": health.faults}
+        return JSONResponse(said, 200 if health.ok else 503, headers={"cache-control": "no-store"})
+
+    return answer
