@@ -113,6 +113,8 @@ def _summary(totals: Replayed, dry_run: bool) -> str:
         f"{totals.orders_restored} of {totals.orders} orders {would}restored to what was told of them",
         f"{totals.orders_changed} {would}changed and told",
     ]
+    if totals.pruned:
+        parts.append(f"{totals.pruned} pruned callbacks taken as their events are recorded")
     if totals.unreadable:
         parts.append(f"{totals.unreadable} callbacks could not be read and were left")
     return ", ".join(parts) + ("; nothing was changed" if dry_run else "")

@@ -27,6 +27,7 @@ COMMANDS = (
     "dead",
     "replay",
     "verify",
+    "retention",
     "typescript",
 )
 """In the order in which a newcomer meets them; each is the name of a file here and of the command in it."""

@@ -67,8 +67,9 @@ def _sentences(account: Account) -> list[str]:
         paid += f" ({account.paid_by_word} of them by somebody's word and not by the bank's)"
     captured = f"{format_rubles(account.captured_kopecks)} RUB were confirmed in {account.captured_payments} payments"
     states = ", ".join(f"{account.dead_letters.get(state, 0)} {state}" for state in ("open", "redriven", "discarded"))
+    pruned = f" ({account.pruned} of them pruned)" if account.pruned else ""
     sentences = [
-        f"checked {account.callbacks} callbacks, {account.events} events, {counted}",
+        f"checked {account.callbacks} callbacks{pruned}, {account.events} events, {counted}",
         f"{captured}; {paid}; {account.orders_for_review} wait for review",
     ]
     if account.depth is not None:

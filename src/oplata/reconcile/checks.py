@@ -27,6 +27,9 @@ _SHOWN_VERSIONS = 5
 def callback_and_event(callback: ArchivedCallback, recorded: Event | None) -> Iterator[str]:
     """The archived bytes are the fact they are kept under, and that fact is recorded as they tell it."""
     name = f"callback {callback.digest}"
+    if callback.pruned_at_ms is not None:
+        yield from _pruned_and_event(name, callback, recorded)
+        return
     try:
         event = parse(callback.body, callback.content_type).event()
     except BadNotification as error:
@@ -41,6 +44,14 @@ def callback_and_event(callback: ArchivedCallback, recorded: Event | None) -> It
             stands, ought = getattr(recorded, field), getattr(event, field)
             if stands != ought:
                 yield f"event {event.digest} is damaged: {_different(field, stands, ought)}"
+
+
+def _pruned_and_event(name: str, callback: ArchivedCallback, recorded: Event | None) -> Iterator[str]:
+    """A policy took the bytes, which is no gap as long as what they said is recorded."""
+    if callback.body:
+        yield f"{name} is damaged: it says that it was pruned, and it has a body"
+    if recorded is None:
+        yield f"{name} was pruned and has no event: nothing here tells of it any more"
 
 
 def payment_and_events(key: PaymentKey, stored: Stored, evidence: Evidence) -> Iterator[str]:

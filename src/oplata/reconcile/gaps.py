@@ -20,6 +20,7 @@ class Account(msgspec.Struct, kw_only=True, rename="camel"):
     """What was looked at. Money is in kopecks; ``depth`` is None where the queue could not be counted."""
 
     callbacks: int = 0
+    pruned: int = 0
     events: int = 0
     payments: int = 0
     orders: int = 0

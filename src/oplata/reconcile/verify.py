@@ -91,6 +91,7 @@ class Verification:
             for callback in page:
                 self.gaps.add("archive-events", checks.callback_and_event(callback, recorded.get(callback.digest)))
             self.account.callbacks += len(page)
+            self.account.pruned += sum(callback.pruned_at_ms is not None for callback in page)
             self._progress(self.account)
 
     async def _events(self, uow: UnitOfWork) -> None:

@@ -15,6 +15,7 @@ from oplata.settings.database import Database
 from oplata.settings.http import Http
 from oplata.settings.observing import Observing
 from oplata.settings.queue import Queue
+from oplata.settings.retention import Retention
 from oplata.settings.sources import PREFIX, found, refuse_unknown
 from oplata.settings.worker import Worker
 
@@ -25,7 +26,7 @@ PASSWORD_SETTINGS = frozenset({"terminal_key", "terminal_password", "terminals"}
 """What is read anew at SIGHUP."""
 
 
-class Settings(Bank, Http, Queue, Database, Worker, Observing, BaseSettings):
+class Settings(Bank, Http, Queue, Database, Worker, Retention, Observing, BaseSettings):
     """One frozen value. ``Settings(port=0)`` takes values and defaults; ``Settings.load()`` reads the surroundings too.
 
     Each description completes the sentence "this setting must be ...", which is what a wrong value is answered with.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import exists, func, select, tuple_, update
 
 from oplata.storage.session import Session
-from oplata.storage.tables import callbacks
+from oplata.storage.tables import callbacks, events
 
 _COLUMNS = (
     callbacks.c.digest,
@@ -19,10 +19,15 @@ _COLUMNS = (
     callbacks.c.last_seen_at_ms,
     callbacks.c.times_seen,
 )
+_READ = (*_COLUMNS, callbacks.c.pruned_at_ms)
+_PLACE = (callbacks.c.first_seen_at_ms, callbacks.c.digest)
 
 
 class ArchivedCallback(msgspec.Struct, frozen=True, kw_only=True):
-    """One distinct callback; ``source`` is the network address it first came from, where that is known."""
+    """One distinct callback; ``source`` is the network address it first came from, where that is known.
+
+    A callback that was pruned has no bytes any more; what they said is its event.
+    """
 
     digest: str
     body: bytes
@@ -31,6 +36,16 @@ class ArchivedCallback(msgspec.Struct, frozen=True, kw_only=True):
     first_seen_at_ms: int
     last_seen_at_ms: int
     times_seen: int
+    pruned_at_ms: int | None = None
+
+
+class Prunable(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy has to know of a callback."""
+
+    digest: str
+    first_seen_at_ms: int
+    body_bytes: int
+    pruned: bool
 
 
 class Archive:
@@ -53,11 +68,11 @@ class Archive:
                 ),
             },
         )
-        await self._session.execute(statement, self._session.bind(_COLUMNS, map(msgspec.structs.astuple, seen)))
+        await self._session.execute(statement, self._session.bind(_COLUMNS, map(_row, seen)))
 
     async def get(self, digest: str) -> ArchivedCallback | None:
         """The callback of this event, or None."""
-        rows = await self._session.execute(select(*_COLUMNS).where(callbacks.c.digest == digest))
+        rows = await self._session.execute(select(*_READ).where(callbacks.c.digest == digest))
         return next((ArchivedCallback(**row) for row in rows.mappings()), None)
 
     async def page(
@@ -67,16 +82,59 @@ class Archive:
 
         ``after`` is the time and the digest of the last one of the page before.
         """
-        place = (callbacks.c.first_seen_at_ms, callbacks.c.digest)
-        statement = select(*_COLUMNS).order_by(*place).limit(limit)
+        statement = select(*_READ).order_by(*_PLACE).limit(limit)
         if after is not None:
-            statement = statement.where(tuple_(*place) > after)
+            statement = statement.where(tuple_(*_PLACE) > after)
         if from_ms is not None:
             statement = statement.where(callbacks.c.first_seen_at_ms >= from_ms)
         if to_ms is not None:
             statement = statement.where(callbacks.c.first_seen_at_ms < to_ms)
         return [ArchivedCallback(**row) for row in (await self._session.execute(statement)).mappings()]
 
+    async def prunable(self, after: tuple[int, str], *, before_ms: int, limit: int) -> list[Prunable]:
+        """The next callbacks that were first seen before a time, in the order of ``page``, pruned ones among them."""
+        statement = (
+            select(
+                callbacks.c.digest,
+                callbacks.c.first_seen_at_ms,
+                func.length(callbacks.c.body).label("body_bytes"),
+                callbacks.c.pruned_at_ms.is_not(None).label("pruned"),
+            )
+            .where(tuple_(*_PLACE) > after, callbacks.c.first_seen_at_ms < before_ms)
+            .order_by(*_PLACE)
+            .limit(limit)
+        )
+        return [Prunable(**row) for row in (await self._session.execute(statement)).mappings()]
+
+    async def prune(self, digests: Sequence[str], at_ms: int) -> frozenset[str]:
+        """Take the bodies of these away, and return whose are gone.
+
+        One that a worker holds at this moment is passed over, and so is one whose event is not recorded: its body is
+        all there is of it.
+        """
+        digest = (callbacks.c.digest,)
+        given = self._session.source(digest)
+        recorded = exists().where(events.c.digest == callbacks.c.digest)
+        free = (
+            select(callbacks.c.digest)
+            .join(given, callbacks.c.digest == given.c.digest)
+            .where(callbacks.c.pruned_at_ms.is_(None), recorded)
+            .order_by(callbacks.c.digest)
+            .with_for_update(skip_locked=True, of=callbacks)
+        )
+        bound = self._session.bind(digest, [(each,) for each in digests])
+        held = sorted((await self._session.execute(free, bound)).scalars())
+        statement = (
+            update(callbacks).values(body=b"", pruned_at_ms=at_ms).where(callbacks.c.digest == given.c.digest)
+        ).returning(callbacks.c.digest)
+        bound = self._session.bind(digest, [(each,) for each in held])
+        return frozenset((await self._session.execute(statement, bound)).scalars())
+
     async def count(self) -> int:
         """How many distinct callbacks are kept. Reads the whole table: for checks and tests."""
         return int((await self._session.execute(select(func.count()).select_from(callbacks))).scalar_one())
+
+
+def _row(seen: ArchivedCallback) -> tuple[object, ...]:
+    """The values of ``_COLUMNS``; what is kept anew was never pruned."""
+    return msgspec.structs.astuple(seen)[: len(_COLUMNS)]

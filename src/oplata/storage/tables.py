@@ -47,6 +47,7 @@ callbacks = Table(
     Column("first_seen_at_ms", BigInteger, nullable=False),
     Column("last_seen_at_ms", BigInteger, nullable=False),
     Column("times_seen", BigInteger, nullable=False, comment="deliveries, the broker's own repeats included"),
+    Column("pruned_at_ms", BigInteger, comment="when a policy took the body away; null while it is here"),
     Index("callbacks_first_seen", "first_seen_at_ms"),
 )
 

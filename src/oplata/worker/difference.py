@@ -12,9 +12,13 @@ from oplata.storage.projection import Stored
 
 
 class Replayed(msgspec.Struct, rename="camel"):
-    """What was done so far. ``unreadable`` are callbacks whose bytes are not the fact they are kept under."""
+    """What was done so far. ``unreadable`` are callbacks whose bytes are not the fact they are kept under.
+
+    ``pruned`` are those whose bytes a policy took away; their events are taken as they are recorded.
+    """
 
     callbacks: int = 0
+    pruned: int = 0
     unreadable: int = 0
     events_recorded: int = 0
     events_restored: int = 0
@@ -54,6 +58,11 @@ def orders_of(*rows: Stored) -> set[str]:
 def unreadable(digest: str) -> Difference:
     """A callback whose bytes are not the fact it is kept under; nothing can be built from it."""
     return Difference(kind="callback", key=digest, before="bytes of another fact, or of none", after="left as it is")
+
+
+def forgotten(digest: str) -> Difference:
+    """A callback that was pruned and whose event is gone too; nothing here tells of it any more."""
+    return Difference(kind="callback", key=digest, before="pruned, and its event is gone", after="left as it is")
 
 
 def difference(key: PaymentKey, before: Stored, after: Stored) -> Difference:

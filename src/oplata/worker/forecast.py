@@ -16,8 +16,8 @@ from oplata.storage.projection import Stored, projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import as_told
 from oplata.storage.words import status_of
-from oplata.worker.archived import Span, walk
-from oplata.worker.difference import Difference, Replayed, difference, orders_of, payment_keys, said, unreadable
+from oplata.worker.archived import Span, each_lost, walk
+from oplata.worker.difference import Difference, Replayed, difference, named_orders, orders_of, payment_keys, said
 from oplata.worker.replay import BATCH_SIZE
 
 MAX_ORDERS = 500_000
@@ -54,9 +54,11 @@ class Forecast:
         """Say what a replay would change. Raises ``Permanent`` when that is more than can be held in memory."""
         async for page in walk(self._database, span, page_size=self._batch_size):
             self.totals.callbacks += len(page.events)
-            self.totals.unreadable += len(page.unreadable)
-            for digest in page.unreadable:
-                self._tell(unreadable(digest))
+            self.totals.unreadable += len(page.unreadable) + len(page.forgotten)
+            for lost in each_lost(page):
+                self._tell(lost)
+            self.totals.pruned += len(page.remembered)
+            self._touch(named_orders(page.remembered))
             await self._compare_events(page.events)
             self._progress(self.totals)
         todo, seen = sorted(self._orders), set[str]()

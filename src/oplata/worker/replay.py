@@ -25,8 +25,8 @@ from oplata.storage.engine import Database
 from oplata.storage.projection import projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import reach_verdicts, restore_told
-from oplata.worker.archived import Span, walk
-from oplata.worker.difference import Difference, Replayed, difference, named_orders, orders_of, said, unreadable
+from oplata.worker.archived import Span, each_lost, walk
+from oplata.worker.difference import Difference, Replayed, difference, named_orders, orders_of, said
 
 T = TypeVar("T")
 
@@ -69,9 +69,11 @@ class Replay:
         self.totals, self._touched = Replayed(), set()
         async for page in walk(self._database, span, page_size=self._batch_size):
             self.totals.callbacks += len(page.events)
-            self.totals.unreadable += len(page.unreadable)
-            for digest in page.unreadable:
-                self._tell(unreadable(digest))
+            self.totals.unreadable += len(page.unreadable) + len(page.forgotten)
+            for lost in each_lost(page):
+                self._tell(lost)
+            self.totals.pruned += len(page.remembered)
+            self._touch(named_orders(page.remembered))
             if page.events:
                 await self._persist(partial(self._record, page.events))
             self._progress(self.totals)
@@ -114,7 +116,7 @@ class Replay:
             seen.update(todo)
         if self._touched is None:
             async for page in walk(self._database, span, page_size=self._batch_size):
-                yield sorted(named_orders(page.events))
+                yield sorted(named_orders([*page.events, *page.remembered]))
             async for order_ids in self._every_order():
                 yield order_ids
 
