@@ -6,11 +6,15 @@ SEED ?= 7
 MINUTES ?= 5
 RATE ?= 1000
 BENCH_QUICK ?=
+JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.installed
 BENCH_NODE := bench/rpc/node_modules/.package-lock.json
+
+# Where it is set, each of the thousand processes that the tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test test-newer simulate chaos bench-rpc lint format lock services services-stop clean
 .DEFAULT_GOAL := help
@@ -23,9 +27,9 @@ install: $(STAMP)  ## Make .venv with everything in it, as requirements.lock say
 demo: $(STAMP)  ## Run the whole program in one process, bank included. ARGS="--orders 200" stops by itself.
 	$(BIN)/oplata demo $(ARGS)
 
-test: $(STAMP) lint  ## Lint, get RabbitMQ, PostgreSQL and Node, and run every test. ARGS=... goes to pytest.
+test: $(STAMP) lint  ## Lint, get RabbitMQ, PostgreSQL and Node, and run every test, JOBS=2 at a time. ARGS=... is for pytest.
 	$(BIN)/python -m tests.services install
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(JOBS) $(ARGS)
 
 test-newer: $(STAMP)  ## Run every test with the RabbitMQ 4 and PostgreSQL 17 of Debian trixie; needs root. ARGS=... as above.
 	OPLATA_TEST_DEBIAN=trixie $(BIN)/python -m tests.services install
@@ -81,7 +85,7 @@ $(BIN)/pip:
 $(STAMP): requirements.lock pyproject.toml | $(BIN)/pip
 	@awk '/^[^ ]/ {wanted = /^uv==/} wanted' requirements.lock > .venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

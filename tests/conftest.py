@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -15,11 +16,40 @@ from tests.services import node as node_packages
 from tests.services.breakable import Breakable
 from tests.services.node import Node
 from tests.services.server import Kind, Server
+from tests.spreading import Spread, in_order
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A polite kill ends the run as Ctrl-C does, with its fixtures, so that no server is left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The processes that the tests start would compile all that they import, each of them.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if not _is_worker(config):
+        ledger.own_this_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what the processes of this run shared."""
+    if not _is_worker(config):
+        for record in ledger.of_this_run():
+            ledger.erase(record)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests where several processes share them; by themselves they run as they stand."""
+    if _is_worker(config):
+        items[:] = in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
+    """``-n`` spreads the tests our way."""
+    config.option.loadscopereorder = False
+    return Spread(config, log)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +125,7 @@ def _shared(kind: Kind) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    for private in _private(kind):
-        yield private.url
+    yield find.common(kind)
 
 
 def _private(kind: Kind) -> Iterator[Server]:

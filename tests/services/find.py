@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from tests.services import containers, ledger, postgres, rabbitmq
 from tests.services.server import TITLES, Kind, Server, ServiceError, answers
 
+# What this process started for all: its children would complain if nobody held them.
+_kept: list[Server] = []
+
 VARIABLES: dict[Kind, str] = {"amqp": "OPLATA_TEST_AMQP_URL", "database": "OPLATA_TEST_DATABASE_URL"}
 
 
@@ -29,6 +32,19 @@ def left_running(kind: Kind) -> str | None:
         if record.kind == kind and record.owner is None and answers(kind, "127.0.0.1", urlsplit(record.url).port or 0):
             return record.url
     return None
+
+
+def common(kind: Kind) -> str:
+    """The URL of the one that all processes of this run share, started if need be; the end of the run stops it."""
+    with ledger.locked():
+        for record in ledger.of_this_run():
+            if record.kind == kind and record.common:
+                return record.url
+        ledger.sweep()
+        server = private(kind)
+        _kept.append(server)
+        ledger.share(server.url)
+        return server.url
 
 
 def programs_installed(kind: Kind) -> bool:
