@@ -49,7 +49,7 @@ def plan(rng: random.Random, *, orders: int, span_s: float) -> Plan:
     wild: list[Registration | Callback] = []
     for number in range(rng.choice((0, 1, 2, 3))):
         wild += _wild(rng, f"wild-{number}", f"wild-{rng.randrange(number + 1)}")
-    for number in range(rng.choice((0, 0, 0, 1, 3))):
+    for number in range(rng.choice((0, 0, 1, 3))):
         wild += _cursed(rng, number)
     for each in wild:
         happenings.insert(rng.randint(0, len(happenings)), each)
@@ -64,7 +64,19 @@ def plan(rng: random.Random, *, orders: int, span_s: float) -> Plan:
             posts.append(Post(at_s=at_s, callback=happening))
             if (not happening.genuine and rng.random() < 0.5) or (happening.genuine and rng.random() < 0.03):
                 strangers.append(Post(at_s=at_s, callback=happening))
+    strangers += _company(rng, posts)
+    strangers.sort(key=lambda post: post.at_s)
     return Plan(posts=posts, registrations=registrations, told=traffic.orders, strangers=strangers)
+
+
+def _company(rng: random.Random, posts: Sequence[Post]) -> list[Post]:
+    """What no database takes comes in the company of what is no callback: a batch is cut where both lie in it."""
+    garbage = Callback(what="garbage", body=b"\x00 no callback", genuine=False)
+    return [
+        Post(at_s=max(0.0, post.at_s + rng.uniform(-0.005, 0.005)), callback=garbage)
+        for post in posts
+        if CURSED.encode() in post.callback.body
+    ]
 
 
 def _wild(rng: random.Random, order_id: str, other_id: str) -> list[Registration | Callback]:

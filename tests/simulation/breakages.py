@@ -233,3 +233,7 @@ def any_generation(_self: RabbitConsumer, deliveries: Any) -> list[int]:
 
 def nobody_is_lost(_self: Any, _connection: Any, _now_ms: int) -> list[str]:
     return []
+
+
+async def decide_nothing(_uow: Any, _order_ids: Any, _at_ms: int) -> list[Any]:
+    return []

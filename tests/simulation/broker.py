@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GHOST_S = 20.0
 """How long the broker takes to notice that a connection went silent."""
 
+NO_QUEUE_S = 5.0
+"""How soon the broker tries again to pass on what had no queue to go to."""
+
 
 class Message:
     """A message in a queue; ``returns`` counts against the delivery limit."""
@@ -104,6 +107,19 @@ class Broker:
             self.queues[name] = Queue(name, arguments)
         return self.queues[name]
 
+    def delete(self, name: str) -> list[bytes]:
+        """Somebody deletes a queue, with all that is in it and all that its consumers hold; returns those bodies."""
+        queue = self.queues.pop(name, None)
+        if queue is None or not self.is_up:
+            return []
+        messages = list(queue.ready)
+        for channel in list(queue.consumers):
+            messages += channel.cancel()
+        bodies = [message.body for message in messages]
+        for message in messages:
+            self.forget(message)
+        return bodies
+
     def count(self, *, ready_of: str | None = None) -> int:
         """How many messages there are at all, or how many are ready in one queue."""
         if ready_of is not None:
@@ -158,6 +174,10 @@ class Broker:
         if epoch != self.epoch or not self.is_up:
             return
         while queue.ready and (queue.ready[0].expires_s or self.loop.time() + 1) <= self.loop.time():
+            if queue.arguments.get("x-dead-letter-routing-key") not in self.queues:
+                # At least once: it stays, and is tried again, until there is a queue for it.
+                self.process.later(NO_QUEUE_S, self._expire, queue, epoch)
+                return
             self._dead_letter(queue, queue.ready.popleft(), "expired")
         self._watch_expiry(queue)
 
@@ -303,6 +323,13 @@ class ServerChannel:
             self._queue.consumers.remove(self)
             messages, self._unacked = list(self._unacked.values()), OrderedDict()
             self.broker.put_back(self._queue, messages, counts=counts)
+
+    def cancel(self) -> list[Message]:
+        """The queue of this consumer is gone; returns what was delivered here and not settled."""
+        self._queue = None
+        messages, self._unacked = list(self._unacked.values()), OrderedDict()
+        self.connection.wire.cable.to_client(self._client.on_cancel)
+        return messages
 
     def _publish(self, routing_key: str, body: bytes, properties: Any) -> None:
         if self._is_closed:

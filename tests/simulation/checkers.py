@@ -44,8 +44,8 @@ class Checkers:
     """``held`` says whether a body lies in the queue, on a rung, in a spool, or is held by a worker."""
 
     def __init__(self, path: Path, ledger: Ledger, held: Callable[[], Callable[[bytes], bool]]) -> None:
-        self._connection = sqlite3.connect(path)
-        self._connection.row_factory = sqlite3.Row
+        self._path = path
+        self.open()
         self._ledger = ledger
         self._held = held
         self._identities: dict[bytes, str] = {}
@@ -59,6 +59,11 @@ class Checkers:
         self.may_exhaust = False
         self.may_give_up = False
         self.runs = 0
+
+    def open(self) -> None:
+        """Look at the file that is there now."""
+        self._connection = sqlite3.connect(self._path)
+        self._connection.row_factory = sqlite3.Row
 
     def close(self) -> None:
         self._connection.close()

@@ -15,6 +15,7 @@ import aiosqlite
 
 from oplata.storage.engine import Database
 from tests.simulation.loop import Loop, Process
+from tests.simulation.power import Platter
 from tests.simulation.shopkeeper import TABLE
 from tests.simulation.trace import Trace
 
@@ -43,6 +44,7 @@ class Server:
         self.locked_ids: set[str] = set()
         self.moody_ids: set[str] = set()
         self.connections: list[Connection] = []
+        self.platter = Platter(path)
         self.on_commit: Callable[[], None] = lambda: None
         self.drops = 0
         self.lost_answers = 0
@@ -149,6 +151,7 @@ class Connection(aiosqlite.Connection):
             await asyncio.sleep(_LOCK_PAUSE_S * (1 + server.rng.random()))
             self._lose_maybe("while waiting for the lock")
         if is_commit:
+            server.platter.note(self._connection)
             server.trace.note(self.process, "commit")
             server.on_commit()
         if is_commit or server.rng.random() < 0.3:

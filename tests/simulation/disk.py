@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from oplata.queue.sqlite import SqliteQueue
 from tests.simulation.loop import Loop
+from tests.simulation.power import Platter
 
 T = TypeVar("T")
 _ALL_PAGES = 1_073_741_823
@@ -29,6 +30,7 @@ class Disk:
         self.failures = 0
         self.on_write: Callable[[], None] = lambda: None
         self.files: set[Path] = set()
+        self.platters: dict[Path, Platter] = {}
 
     def latency_s(self) -> float:
         """How long a piece of work waits for the disk."""
@@ -43,6 +45,11 @@ class Disk:
                     found += [row[0] for row in connection.execute("SELECT body FROM messages")]
                 connection.close()
         return found
+
+    def add(self, path: Path) -> None:
+        """Another file lies on this disk."""
+        self.files.add(path)
+        self.platters.setdefault(path, Platter(path))
 
 
 class Inline:
@@ -62,6 +69,7 @@ class Inline:
         try:
             result = work()
         finally:
+            self._note_what_is_synced()
             if failing is not None:
                 # The program may have closed it over the error.
                 with contextlib.suppress(sqlite3.ProgrammingError):
@@ -72,6 +80,10 @@ class Inline:
 
     def close(self) -> None:
         """There is no thread to end."""
+
+    def _note_what_is_synced(self) -> None:
+        store = self._queue()._store
+        self._disk.platters[store.path].note(store._connection)
 
     def _begin_to_fail(self) -> sqlite3.Connection | None:
         """Now and then some statement of the work breaks off in its middle, as with an error of the disk."""

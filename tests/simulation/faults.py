@@ -22,9 +22,14 @@ async def crash(world: World) -> None:
 
 
 async def crash_everyone(world: World) -> None:
-    """The machine loses its power."""
+    """Everything is killed at once, as by a machine that has no memory left."""
     for program in world.programs:
         program.process.kill()
+
+
+async def power_fails(world: World) -> None:
+    """The machine loses its power, and with it what no disk was asked to keep."""
+    world.lose_power()
 
 
 async def restart(world: World) -> None:
@@ -104,6 +109,11 @@ async def broker_crash(world: World) -> None:
         world.broker.begin()
 
 
+async def queue_deleted(world: World) -> None:
+    """Somebody deletes the queue under its consumers, sees what was in it, and has the bank send that once more."""
+    world.delete_queue()
+
+
 async def cables_cut(world: World) -> None:
     """Connections to the broker are reset; what was sent may still arrive, and answers do not."""
     for cable in list(world.broker.cables):
@@ -174,14 +184,53 @@ async def answers_lost(world: World) -> None:
     world.answer_loss = 0.02
 
 
+async def crash_loop(world: World) -> None:
+    """Workers die again and again, each time with messages in hand, as under a limit of memory that is too low."""
+    for _ in range(world.rng.randint(3, 8)):
+        for program in world.programs:
+            if program.takes_messages:
+                program.process.steps_to_live = world.rng.randrange(400)
+        await asyncio.sleep(world.rng.uniform(0.2, 1.5))
+
+
+async def retries_in_trouble(world: World) -> None:
+    """One order's callbacks fail, and what is to be put off cannot be: the queue takes nothing either."""
+    failing = asyncio.ensure_future(row_moody(world))
+    await asyncio.sleep(world.rng.random())
+    await (broker_refuses if world.shape.broker == "rabbitmq" else disk_fails)(world)
+    await failing
+
+
+async def retries_and_clocks(world: World) -> None:
+    """One order's callbacks are put off, and meanwhile clocks are set back by more than an hour."""
+    failing = asyncio.ensure_future(row_moody(world))
+    await asyncio.sleep(world.rng.uniform(0.3, 3.0))
+    world.jump_clock(-4_000_000)
+    await failing
+
+
 ANYWHERE: tuple[Fault, ...] = (
-    *(crash, crash, crash, crash, crash_everyone, restart, restart, freeze, set_clocks, set_clocks, answers_lost),
+    *(
+        crash,
+        crash,
+        crash,
+        crash,
+        crash_everyone,
+        power_fails,
+        power_fails,
+        restart,
+        restart,
+        freeze,
+        set_clocks,
+        set_clocks,
+        answers_lost,
+    ),
     *(database_away, database_away, database_drops, database_drops, database_slow, database_locked, row_locked),
-    *(row_moody, row_moody),
+    *(row_moody, row_moody, crash_loop, retries_in_trouble, retries_and_clocks),
 )
 WITH_RABBITMQ: tuple[Fault, ...] = (
     *(broker_crash, broker_crash, cables_cut, cables_cut, cables_flap, cables_silent, broker_alarm, broker_refuses),
-    broker_slow,
+    *(broker_slow, queue_deleted),
 )
 WITH_FILES: tuple[Fault, ...] = (disk_full, disk_full, disk_slow, disk_fails, disk_fails)
 

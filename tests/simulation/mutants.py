@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 from unittest import mock
-
-import msgspec
 
 from oplata.domain import order, status
 from oplata.ingest.callback import Callback
@@ -30,62 +24,9 @@ from oplata.worker import settlement
 from oplata.worker.batch import Part
 from oplata.worker.handling import Handling
 from oplata.worker.settlement import Settlement
-from tests.simulation import breakages, run
-from tests.simulation.shape import Shape, shape_of
-
-Patch = Callable[[], Any]
-
-
-class Mutant(msgspec.Struct, frozen=True, kw_only=True):
-    """``patches`` are applied together. ``needs`` says in which deployments it can do harm at all."""
-
-    name: str
-    patches: Sequence[Patch]
-    needs: Callable[[Shape], bool] = lambda shape: shape.faults > 0
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """The program is broken while this lasts."""
-        with contextlib.ExitStack() as stack:
-            for patch in self.patches:
-                stack.enter_context(patch())
-            yield
-
-    def dies_at(self, seeds: Sequence[int]) -> tuple[int, str] | None:
-        """The first of these seeds that finds it out, and how; seeds that can't are not run."""
-        for seed in seeds:
-            if self.needs(shape_of(random.Random(seed))):
-                with self.applied():
-                    failure = run.simulate(seed).failure
-                if failure is not None:
-                    return seed, failure
-        return None
-
-
-def replaced(owner: Any, name: str, new: Any) -> Patch:
-    """Put something else in the place of a function or a method."""
-    return lambda: mock.patch.object(owner, name, new)
-
-
-def _on_rabbitmq(shape: Shape) -> bool:
-    return shape.broker == "rabbitmq" and shape.faults > 5
-
-
-def _on_sqlite(shape: Shape) -> bool:
-    return shape.broker == "sqlite" and shape.faults > 2
-
-
-def _with_spool(shape: Shape) -> bool:
-    return shape.spool and shape.faults > 5
-
-
-def _with_much_trouble(shape: Shape) -> bool:
-    return shape.faults > 5
-
-
-def _always(_shape: Shape) -> bool:
-    return True
-
+from tests.simulation import breakages
+from tests.simulation.mutant import Mutant, always, on_rabbitmq, on_sqlite, replaced, with_much_trouble, with_spool
+from tests.simulation.unforeseen import UNFORESEEN
 
 _AUTHORIZED_LAST = {"AUTHORIZED": status.StatusRule(99, status.Phase.HELD)}
 
@@ -106,37 +47,37 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(
             name="the last status wins",
             patches=[replaced(worker_apply, "join", lambda left, right: right or left)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="AUTHORIZED after CONFIRMED is news",
             patches=[lambda: mock.patch.dict(status.PAYMENT_STATUSES, _AUTHORIZED_LAST)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="the worker does not verify",
             patches=[replaced(worker_loop, "read", breakages.trust_anyone)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="ingest does not verify",
             patches=[replaced(Callback, "_verify", lambda _self, _body, _content_type: None)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="a registration overlooks earlier payments",
             patches=[replaced(commands, "reach_verdicts", breakages.ignore_earlier)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="a split drops the neighbours",
             patches=[replaced(Part, "halves", breakages.halve_wrongly)],
-            needs=_with_much_trouble,
+            needs=with_much_trouble,
         ),
         Mutant(
             name="a dead letter is not stored",
             patches=[replaced(DeadLetters, "bury", breakages.bury_nothing)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="changes are told outside the transaction",
@@ -144,22 +85,22 @@ MUTANTS: dict[str, Mutant] = {
                 replaced(ChangeLog, "append", breakages.stash),
                 replaced(Settlement, "_commit", breakages.tell_later),
             ],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="a retry acks before the rung has it",
             patches=[replaced(RabbitConsumer, "retry", breakages.ack_then_publish)],
-            needs=_on_rabbitmq,
+            needs=on_rabbitmq,
         ),
         Mutant(
             name="the spool forgets before the confirm",
             patches=[replaced(SpoolingPublisher, "_forward", breakages.forget_first)],
-            needs=_with_spool,
+            needs=with_spool,
         ),
         Mutant(
             name="an outage acks",
             patches=[replaced(Settlement, "settle", breakages.ack_in_outage)],
-            needs=_with_much_trouble,
+            needs=with_much_trouble,
         ),
         Mutant(
             name="a lost commit counts as done", patches=[replaced(Settlement, "_commit", breakages.swallow_outage)]
@@ -167,37 +108,37 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(
             name="a wrong amount pays",
             patches=[replaced(order, "_mismatch", lambda _amount, _payment: None)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="ack multiple reaches too far",
             patches=[replaced(rabbit_consumer, "plan", lambda _unsettled, tags: (max(tags, default=0), []))],
-            needs=_on_rabbitmq,
+            needs=on_rabbitmq,
         ),
         Mutant(
             name="a lost connection confirms",
             patches=[replaced(Confirms, "lose_all", breakages.lost_is_confirmed)],
-            needs=_on_rabbitmq,
+            needs=on_rabbitmq,
         ),
         Mutant(
             name="a refusal confirms",
             patches=[replaced(Confirms, "settle", breakages.refused_is_confirmed)],
-            needs=_on_rabbitmq,
+            needs=on_rabbitmq,
         ),
         Mutant(
             name="the file's publish is not waited for",
             patches=[replaced(sqlite_queue.SqlitePublisher, "publish", breakages.publish_unwaited)],
-            needs=_on_sqlite,
+            needs=on_sqlite,
         ),
         Mutant(
             name="a full disk confirms",
             patches=[replaced(sqlite_queue.SqlitePublisher, "publish", breakages.publish_hopefully)],
-            needs=_on_sqlite,
+            needs=on_sqlite,
         ),
         Mutant(
             name="what is put off is acked",
             patches=[replaced(Settlement, "_put_off", breakages.ack_what_is_put_off)],
-            needs=_with_much_trouble,
+            needs=with_much_trouble,
         ),
         Mutant(
             name="announce before commit",
@@ -210,38 +151,39 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(
             name="a change of the review is not told",
             patches=[replaced(verdicts, "_change", breakages.change_without_review)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="the spool forgets what failed",
             patches=[replaced(SpoolingPublisher, "_forward", breakages.forward_once)],
-            needs=_with_spool,
+            needs=with_spool,
         ),
         Mutant(
             name="acks of an older connection count",
             patches=[replaced(RabbitConsumer, "_current_tags", breakages.any_generation)],
-            needs=_on_rabbitmq,
+            needs=on_rabbitmq,
         ),
         Mutant(
             name="a handler's failure is forgotten",
             patches=[replaced(Handling, "run", breakages.forget_failures)],
-            needs=_with_much_trouble,
+            needs=with_much_trouble,
         ),
         Mutant(
             name="what was handled is not marked",
             patches=[replaced(ChangeLog, "append", breakages.append_unmarked)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="nobody looks for what was changed elsewhere",
             patches=[replaced(worker_backlog.Backlog, "run", breakages.look_for_nothing)],
-            needs=_always,
+            needs=always,
         ),
         Mutant(
             name="a dead worker keeps its messages",
             patches=[replaced(SqliteStore, "_lost_seats", breakages.nobody_is_lost)],
-            needs=_on_sqlite,
+            needs=on_sqlite,
         ),
+        *UNFORESEEN,
     )
 }
 """By name. Each has to die within the seeds of ``test_mutants.py``."""

@@ -28,6 +28,8 @@ DRAIN_S = 20.0
 class Program:
     """A program that is started again whenever it ends. What it is made of stands in ``_main``."""
 
+    takes_messages = False
+
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
@@ -165,6 +167,8 @@ class Ingest(Program):
 
 class Work(Program):
     """``oplata worker``."""
+
+    takes_messages = True
 
     async def _main(self) -> None:
         queue, database = self.queue(), self.database()

@@ -119,6 +119,7 @@ class Channel:
         self._on_return: Callable[[Any, Any, Any, bytes], None] = lambda *_: None
         self._on_confirm: Callable[[Any], None] = lambda _frame: None
         self._on_message: Callable[[Any, Any, Any, bytes], None] = lambda *_: None
+        self._on_cancel: Callable[[Any], None] = lambda _frame: None
         self._server: ServerChannel = server.channel(self)
         wire.cable.to_server(lambda: wire.cable.to_client(lambda: self._opened(on_open)))
 
@@ -129,7 +130,7 @@ class Channel:
         self._on_return = callback
 
     def add_on_cancel_callback(self, callback: Callable[[Any], None]) -> None:
-        """Queues are not deleted here, so no consumer is cancelled."""
+        self._on_cancel = callback
 
     def confirm_delivery(self, on_confirm: Callable[[Any], None], callback: Callable[[Any], None]) -> None:
         self._on_confirm = on_confirm
@@ -206,6 +207,11 @@ class Channel:
         if self.is_open:
             returned = spec.Basic.Return(reply_code=312, reply_text="NO_ROUTE", routing_key=routing_key)
             self._on_return(self, returned, spec.BasicProperties(), b"")
+
+    def on_cancel(self) -> None:
+        """The broker's word that the queue is gone."""
+        if self.is_open:
+            self._on_cancel(frame.Method(1, spec.Basic.Cancel(consumer_tag="c")))
 
     def on_message(self, tag: int, redelivered: bool, properties: Any, body: bytes) -> None:
         """A delivery."""

@@ -31,6 +31,7 @@ from tests.simulation.wire import Wire
 
 MOST_STEPS = 1_500_000
 QUIET_WITHIN_S = 400.0
+QUEUE = "callbacks"
 EPOCH_MS = 1_760_000_000_000
 
 
@@ -58,6 +59,9 @@ class World:
         self.shopkeeper = Shopkeeper(seed, lambda: self.is_calm)
         self.answer_loss = 0.02
         self.crashes = 0
+        self.commits_lost = 0
+        self._destroyed: set[bytes] = set()
+        self._asked_again: set[bytes] = set()
         self.failure: str | None = None
         self.ends_s = 0.0
         self._clock_ms = 0
@@ -68,6 +72,7 @@ class World:
         self.is_calm = False
         self.ingests: list[Ingest] = []
         self.programs: list[Program] = []
+        self._stranger_held: list[SqliteQueue] = []
         self._people()
         self.database.on_commit = lambda: setattr(self, "_committed", True)
         self.broker.on_change = self.disk.on_write = lambda: setattr(self, "_moved", True)
@@ -92,7 +97,7 @@ class World:
             return self._file_queue("queue.db", now_ms, held)
         return RabbitQueue(
             "amqp://guest:guest@broker:5672/",
-            "callbacks",
+            QUEUE,
             retry_delays_ms=self.shape.retry_delays_ms,
             delivery_limit=self.shape.delivery_limit,
             max_in_flight=self.shape.max_in_flight,
@@ -129,8 +134,7 @@ class World:
         self.trace.note("ingest", "OK")
         if not genuine:
             self.fail(f"OK was said to what the bank did not sign: {body!r}")
-        self.ledger.promised.setdefault(body, content_type)
-        self._moved = True
+        self._promised(body, content_type)
 
     def announced(self, changes: Sequence[Change]) -> None:
         """A worker told of changes."""
@@ -165,6 +169,53 @@ class World:
             else:
                 self.fail(f"order {order.order_id} was registered with two amounts")
         self._registered.add(number)
+
+    def lose_power(self) -> None:
+        """Every process of the machine dies, and of its files there is what was synced. A broker is another machine."""
+        platters = list(self.disk.platters.values())
+        if self.shape.broker == "sqlite":
+            platters.append(self.database.platter)
+        lost = sum(platter.fail(self.disk.rng) for platter in platters)
+        self.trace.note("world", f"the power fails; {lost} commits were not on the disk")
+        self.commits_lost += lost
+        for program in self.programs:
+            program.process.kill()
+        for queue in self._stranger_held:
+            queue.abandon()
+        self._stranger_held.clear()
+        self.checkers.close()
+        for platter in platters:
+            platter.restore()
+        self.checkers.open()
+        self._committed = True
+
+    def delete_queue(self) -> None:
+        """The main queue goes, and what was promised and lay in it is asked for again, as an operator would."""
+        bodies = dict.fromkeys(self.broker.delete(QUEUE))
+        self._destroyed.update(bodies)
+        for body in bodies:
+            self.ledger.poison.pop(body, None)
+            if body in self.ledger.promised:
+                self._ask_again(body)
+
+    def _promised(self, body: bytes, content_type: str) -> None:
+        self.ledger.promised.setdefault(body, content_type)
+        self._moved = True
+        if body in self._destroyed:
+            # The confirm was on its way when the queue was deleted.
+            self._ask_again(body)
+
+    def _ask_again(self, body: bytes) -> None:
+        if body not in self._asked_again:
+            self._asked_again.add(body)
+            self._open_posts += 1
+            self.bank.spawn(self._resend(body))
+
+    async def _resend(self, body: bytes) -> None:
+        await self._repeat(body, self.ledger.promised[body])
+        self._destroyed.discard(body)
+        self._asked_again.discard(body)
+        self._open_posts -= 1
 
     # The run.
 
@@ -270,7 +321,7 @@ class World:
     async def _stranger(self) -> None:
         """Another program that writes into our queue: forgeries, garbage, and now and then something genuine."""
         self._strangers_left = len(self.plan.strangers)
-        held: list[SqliteQueue] = []
+        held = self._stranger_held
         queue = self.queue(self.bank, self.wall_ms, held)
         await queue.start()
         for post in self.plan.strangers:
@@ -282,9 +333,12 @@ class World:
                     break
                 except QueueUnavailable:
                     await asyncio.sleep(1)
+                    if self.shape.broker == "sqlite" and queue not in held:
+                        queue = self.queue(self.bank, self.wall_ms, held)
+                        await queue.start()
             if post.callback.genuine:
-                self.ledger.promised.setdefault(envelope.body, envelope.content_type)
-            else:
+                self._promised(envelope.body, envelope.content_type)
+            elif envelope.body not in self._destroyed:
                 self.ledger.poison[envelope.body] = envelope.content_type
             self._moved = True
             self._strangers_left -= 1
@@ -304,14 +358,14 @@ class World:
 
     def _held(self) -> Callable[[bytes], bool]:
         files = set(self.disk.bodies())
-        return lambda body: body in self.broker.held or body in files
+        return lambda body: body in self.broker.held or body in files or body in self._destroyed
 
     def _bodies(self) -> list[bytes]:
         return [*self.broker.held, *self.disk.bodies()]
 
     def _file_queue(self, name: str, now_ms: Callable[[], int], held: list[SqliteQueue]) -> SqliteQueue:
         path = self.root / name
-        self.disk.files.add(path)
+        self.disk.add(path)
         queue = SqliteQueue(
             path,
             retry_delays_ms=self.shape.retry_delays_ms,
