@@ -70,7 +70,7 @@ services-stop: $(STAMP)  ## Stop them and delete their data.
 clean:  ## Stop the services and delete what was made.
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services stop; fi
 	rm -rf .venv $(BENCH) .services .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis dist build
-	rm -rf tests/node/node_modules bench/rpc/node_modules
+	rm -rf examples/node-shop/node_modules bench/rpc/node_modules
 	find src tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip is what venv makes last, so a .venv that was cut short is made again.

@@ -116,7 +116,7 @@ def database_server(_private_database_server: Server) -> Breakable:
 
 @pytest.fixture(scope="session")
 def node() -> Node:
-    """Node with the packages of ``tests/node``; the test fails, and says how to get it, where there is none."""
+    """Node with the packages of ``examples/node-shop``; the test fails, and says how to get it, where there is none."""
     return node_packages.ready()
 
 

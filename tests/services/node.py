@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.services.server import ServiceError
 
-FOLDER = Path(__file__).resolve().parents[1] / "node"
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "node-shop"
 OLDEST = 18
 HOW_TO_GET = (
     f"These tests run Node's own packages and need Node.js {OLDEST} or newer with npm on PATH: install `nodejs npm`."
