@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 from sqlalchemy.engine import make_url
+from starlette.routing import Mount
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import DatabaseUnavailable, OplataError, SettingsError
@@ -25,10 +26,17 @@ from oplata.ingest.watched import WatchedPublisher
 from oplata.observability.health import Health, exposition, health_routes
 from oplata.observability.metrics import Metrics
 from oplata.orders.commands import Orders
+from oplata.orders.door import Door, door_of
+from oplata.orders.doorkeeper import Rates
+from oplata.orders.keys import Keys
+from oplata.orders.router import router
+from oplata.orders.shop import Shop, shop_of
+from oplata.orders.visitor import owner
 from oplata.queue.base import Publisher, Queue
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import SqliteQueue
 from oplata.reconcile.survey import Survey
+from oplata.rpc import Caller
 from oplata.settings import PASSWORD_SETTINGS, Settings
 from oplata.storage.engine import Database
 from oplata.worker import exposure as worker_exposure
@@ -36,6 +44,7 @@ from oplata.worker.backlog import begin
 from oplata.worker.handlers import Handlers
 from oplata.worker.loop import Worker
 from oplata.worker.progress import STALL_S
+from oplata.worker.redrive import BATCH_SIZE, Redriver
 
 if TYPE_CHECKING:
     from oplata.queue.rabbitmq import RabbitQueue
@@ -75,6 +84,16 @@ class Oplata:
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
         self.hub = Hub(self.database)
+        redriver = Redriver(
+            self.database,
+            self.queue.publisher(),
+            self._keyring,
+            batch_size=min(BATCH_SIZE, self.settings.max_in_flight),
+        )
+        signing = [key.get_secret_value().encode() for key in self.settings.buyer_token_keys]
+        self.shop = shop_of(self.database, redriver, self.hub, signing)
+        self.keys = Keys(self.database)
+        self.door = _door(self.settings, self.database, self.shop)
         self.worker = self._new_worker()
         self.metrics = Metrics()
         self.survey = _survey(
@@ -88,7 +107,10 @@ class Oplata:
         self.asgi = create_app(
             callback,
             path=self.settings.callback_path,
-            routes=health_routes(self.alive, self.ready),
+            routes=[
+                *health_routes(self.alive, self.ready),
+                *([Mount(self.settings.rpc_path, self.door)] if self.settings.rpc == "on" else []),
+            ],
             on_start=[self.start],
             on_stop=[self.stop],
         )
@@ -106,6 +128,7 @@ class Oplata:
             await self._start_database()
             if self.role is not Role.WORKER:
                 await self.hub.start()
+                await self.door.start()
             await self.queue.start()
             if self.spool is not None:
                 await self.spool.start()
@@ -125,6 +148,7 @@ class Oplata:
         while it waits. What streams to them for ever has to end here.
         """
         self.draining = True
+        await self.door.drain()
 
     async def stop(self) -> None:
         """Finish what was taken up, within the drain limit, and disconnect. The rest stays in the queue."""
@@ -148,6 +172,7 @@ class Oplata:
         if self.spool is not None:
             await self.spool.stop()
         await self.queue.stop()
+        await self.door.stop()
         await self.hub.stop()
         await self.database.stop()
 
@@ -201,6 +226,15 @@ class Oplata:
             return self.spool is not None and self.spool.available and await self.spool.has_room()
         except OplataError:
             return False
+
+    async def require_key(self) -> None:
+        """Raise ``SettingsError`` where nobody could open the door, and nobody said that it may stand open."""
+        if self.role is not Role.WORKER and self.settings.rpc == "on" and not self.settings.insecure:
+            await self.keys.require_one(self.settings.rpc_path)
+
+    def caller(self, who: str = "embedded") -> Caller:
+        """The procedures of the door, called from Python: ``await app.caller().orders.get(order_id="7")``."""
+        return router.caller(owner(self.shop, who))
 
     async def watch(self) -> None:
         """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""
@@ -299,6 +333,19 @@ def spool_of(settings: Settings) -> SqliteQueue | None:
         max_in_flight=settings.max_in_flight,
         max_bytes=settings.spool_max_bytes,
         min_free_bytes=settings.spool_min_free_bytes,
+    )
+
+
+def _door(settings: Settings, database: Database, shop: Shop) -> Door:
+    gate = Gate((), networks_of(settings.trusted_proxies))
+    return door_of(
+        database,
+        shop,
+        address_of=lambda peer, headers: gate.judge(peer, headers).address,
+        open_to_all=settings.insecure,
+        rates=Rates(key=settings.rpc_key_rate, address=settings.rpc_address_rate),
+        origins=settings.rpc_origins,
+        max_subscribers=settings.max_subscribers,
     )
 
 

@@ -17,6 +17,9 @@
         ├── DataRejected          the database refuses the values of a row
         ├── SchemaError           the database's tables are older or newer than this program
         ├── TopologyError         the broker holds a queue or exchange that differs from ours
+        ├── AccessError           an API key cannot be made or changed as asked
+        │   └── KeyNotFound       no API key has that id
+        ├── NotFound              there is nothing of that id
         └── OrderError            an order cannot be changed as asked
             ├── OrderNotFound     no order of that id is registered
             └── StatusRefused     an order may not go from the status it has to the one that was said
@@ -107,6 +110,18 @@ class SchemaError(Permanent):
 
 class TopologyError(Permanent):
     """The broker holds a queue or an exchange that differs from the one asked for."""
+
+
+class AccessError(Permanent):
+    """The API key cannot be made or changed as asked."""
+
+
+class KeyNotFound(AccessError):
+    """There is no such API key."""
+
+
+class NotFound(Permanent):
+    """There is nothing of that id here."""
 
 
 class OrderError(Permanent):

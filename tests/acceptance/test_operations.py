@@ -15,8 +15,9 @@ from typing import Any
 import click
 import pytest
 
+from oplata.bank.masking import masked_body
 from oplata.bank.simulator.payload import as_json, payment, signed
-from oplata.cli.letters import masked_body, printable
+from oplata.cli.letters import printable
 from oplata.cli.moment import Moment, said
 from tests.acceptance.command import oplata, running
 

@@ -18,10 +18,11 @@ from oplata.queue.rabbitmq import RabbitQueue
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.dead_letters import Buried, State, Wanted
 from oplata.storage.engine import Database
+from oplata.storage.settling import Act, Outcome, Trial
 from oplata.worker.batch import NOT_AUTHENTIC, UNREADABLE, dead_letter, read
 from oplata.worker.claims import claimed
 from oplata.worker.loop import Worker
-from oplata.worker.redrive import Act, Outcome, Redrive, Trial
+from oplata.worker.redrive import Redrive
 from tests.databases import KEYRING, NOW_MS, ORDER_KOPECKS, apply_all, callback, execute, select_all, stored
 from tests.notifications import PASSWORD, TERMINAL_KEY
 

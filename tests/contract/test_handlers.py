@@ -18,10 +18,11 @@ from oplata.orders.commands import Orders
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.dead_letters import Wanted
 from oplata.storage.engine import Database
+from oplata.storage.settling import Act
 from oplata.worker.archived import Span
 from oplata.worker.backlog import begin
 from oplata.worker.loop import Worker
-from oplata.worker.redrive import Act, Redrive
+from oplata.worker.redrive import Redrive
 from oplata.worker.replay import Replay
 from tests.contract.working import put, queue, until, until_empty, working
 from tests.databases import (

@@ -17,7 +17,8 @@ from oplata.reconcile.gaps import Gaps
 from oplata.reconcile.verify import Range, Verification
 from oplata.storage.dead_letters import DeadLetter, Wanted
 from oplata.storage.engine import Database
-from oplata.worker.redrive import Act, Redrive
+from oplata.storage.settling import Act
+from oplata.worker.redrive import Redrive
 from tests.databases import NOW_MS, ORDER_KOPECKS, apply_all, callback, execute, opened, select_all
 from tests.notifications import TERMINAL_KEY
 

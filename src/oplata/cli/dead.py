@@ -11,7 +11,7 @@ from oplata.cli.moment import Moment
 
 if TYPE_CHECKING:
     from oplata.storage.dead_letters import Buried, Wanted
-    from oplata.worker.redrive import Act
+    from oplata.storage.settling import Act
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,7 +75,8 @@ def list_(ids: tuple[int, ...], limit: int, as_json: bool, **filters: Any) -> No
 
     A terminal and an order that nobody verified are marked: they are what the body claims.
     """
-    from oplata.cli.letters import as_line, line
+    from oplata.cli.letters import as_line
+    from oplata.orders.letters import line
 
     for buried in _run_search(_wanted(ids, **filters), limit):
         click.echo(_json(line(buried)) if as_json else as_line(line(buried)))
@@ -89,7 +90,8 @@ def show(letter_id: int, as_json: bool) -> int:
 
     Tokens are hidden and card numbers masked. A body that is no text is shown as base64.
     """
-    from oplata.cli.letters import as_page, page
+    from oplata.cli.letters import as_page
+    from oplata.orders.letters import page
     from oplata.storage.dead_letters import Wanted
 
     found = _run_search(Wanted(ids=[letter_id], state=None), 1)
@@ -190,7 +192,7 @@ def _wanted(
 
 def _act(why: str | None, who: str | None) -> Act:
     from oplata.cli.rooms import os_user
-    from oplata.worker.redrive import Act
+    from oplata.storage.settling import Act
 
     if why is None or not why.strip():
         raise click.UsageError("Say why with --why: it is kept in the audit.")

@@ -16,7 +16,7 @@ import uvloop
 
 from oplata.app import Oplata
 from oplata.errors import OplataError, SettingsError
-from oplata.ingest.server import BACKLOG, Server, uvicorn_config
+from oplata.ingest.server import BACKLOG, MAX_CONNECTIONS, Server, uvicorn_config
 
 T = TypeVar("T")
 
@@ -68,7 +68,15 @@ async def listening(app: Oplata, host: str, port: int, *, shared: bool = False) 
     listener = _bind(host, port, shared=shared)
     url = _url(listener)
     settings = app.settings
-    config = uvicorn_config(app.asgi, host, port, keep_alive_s=settings.keep_alive_s, drain_s=settings.drain_timeout_s)
+    config = uvicorn_config(
+        app.asgi,
+        host,
+        port,
+        # Whoever watches orders keeps a connection, and none of those that callbacks may have.
+        max_connections=MAX_CONNECTIONS + (settings.max_subscribers if settings.rpc == "on" else 0),
+        keep_alive_s=settings.keep_alive_s,
+        drain_s=settings.drain_timeout_s,
+    )
     server = Server(config, on_drain=[app.drain])
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="oplata-http")
     try:

@@ -73,6 +73,7 @@ async def _running(app: Oplata, post: Post | None) -> AsyncIterator[str]:
             queue = without_passwords(settings.queue_url.get_secret_value())
             yield f"is ready: it takes callbacks from {queue} and applies them to {app.database.name}"
             return
+        await app.require_key()
         shared = None if post is None else post.port
         async with listening(app, settings.host, shared or settings.port, shared=shared is not None) as url:
             yield (

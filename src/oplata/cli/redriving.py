@@ -8,11 +8,13 @@ import click
 import msgspec
 
 from oplata.bank.keyring import Keyring
-from oplata.cli.letters import as_line, line, printable
+from oplata.cli.letters import as_line, printable
 from oplata.cli.rooms import opened_database, opened_queue
+from oplata.orders.letters import line
 from oplata.settings import Settings
 from oplata.storage.dead_letters import Wanted
-from oplata.worker.redrive import BATCH_SIZE, Act, Move, Outcome, Prospect, Redrive
+from oplata.storage.settling import Act, Move, Outcome, Prospect
+from oplata.worker.redrive import BATCH_SIZE, Redrive
 
 REDRIVEN, DISCARDED, LEFT = "redriven", "discarded", "left open"
 

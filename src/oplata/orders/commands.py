@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from oplata.domain.money import kopecks
 from oplata.domain.status import OrderStatus
 from oplata.errors import Contention, OrderError, OrderNotFound
+from oplata.orders.clock import wall_clock_ms
 from oplata.orders.paging import Page, cursor_at, place_of
 from oplata.orders.views import OrderView, PaymentView, views_of
 from oplata.orders.words import Speech, say, take_back
@@ -25,11 +25,6 @@ _TRIES = 5
 
 T = TypeVar("T")
 Act = Callable[..., Awaitable[None]]
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class Orders:
@@ -90,7 +85,7 @@ class Orders:
         return Page(items=items, next_cursor=None if last is None else cursor_at(last.created_at_ms, last.order_id))
 
     async def list(
-        self, status: OrderStatus | None = None, *, limit: int = 100, after: str | None = None
+        self, wanted: OrderStatus | Filter | None = None, *, limit: int = 100, after: str | None = None
     ) -> list[OrderView]:
         """Orders, newest first, at most ``limit``. ``after`` is the id of the last one of the page before.
 
@@ -101,7 +96,8 @@ class Orders:
             if after is not None and last is None:
                 raise OrderNotFound(f"order {after} is not known, so there is no page after it")
             before = None if last is None else (last.created_at_ms, last.order_id)
-            wanted = Filter(status=None if status is None else status.value)
+            if not isinstance(wanted, Filter):
+                wanted = Filter(status=None if wanted is None else wanted.value)
             rows = await uow.orders.search(wanted, limit=min(max(limit, 1), MAX_LISTED), before=before)
             return await views_of(uow, rows)
 

@@ -60,6 +60,12 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     word: WordView | None = None
 
 
+def for_buyer(view: OrderView) -> OrderView:
+    """The order without what is the shop's own business."""
+    payments = [msgspec.structs.replace(payment, review=None) for payment in view.payments]
+    return msgspec.structs.replace(view, review=None, word=None, payments=payments)
+
+
 async def views_of(uow: UnitOfWork, rows: Sequence[OrderRow]) -> list[OrderView]:
     """These orders with all that belongs to them."""
     if not rows:

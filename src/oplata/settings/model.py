@@ -12,6 +12,7 @@ from oplata.errors import SettingsError
 from oplata.observability.logging import HIDDEN, without_passwords
 from oplata.settings.bank import Bank
 from oplata.settings.database import Database
+from oplata.settings.door import Door
 from oplata.settings.http import Http
 from oplata.settings.observing import Observing
 from oplata.settings.queue import Queue
@@ -20,13 +21,13 @@ from oplata.settings.sources import PREFIX, found, refuse_unknown
 from oplata.settings.worker import Worker
 
 _LONGEST_SHOWN = 60
-SECRETS = frozenset({"terminal_password", "terminals", "queue_url", "database_url", "sentry_dsn"})
+SECRETS = frozenset({"terminal_password", "terminals", "queue_url", "database_url", "sentry_dsn", "buyer_token_keys"})
 
 PASSWORD_SETTINGS = frozenset({"terminal_key", "terminal_password", "terminals"})
 """What is read anew at SIGHUP."""
 
 
-class Settings(Bank, Http, Queue, Database, Worker, Retention, Observing, BaseSettings):
+class Settings(Bank, Http, Door, Queue, Database, Worker, Retention, Observing, BaseSettings):
     """One frozen value. ``Settings(port=0)`` takes values and defaults; ``Settings.load()`` reads the surroundings too.
 
     Each description completes the sentence "this setting must be ...", which is what a wrong value is answered with.

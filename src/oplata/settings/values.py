@@ -37,6 +37,14 @@ def plain_path(value: object) -> object:
     return value
 
 
+def origin(value: object) -> str:
+    """A site as browsers name it: scheme, host, and a port that is not the usual one."""
+    text = str(value).rstrip("/").lower()
+    if not re.fullmatch(r"https?://[^\s/?#@*]+", text):
+        raise ValueError("not a site such as https://shop.example")
+    return text
+
+
 def url_of(*schemes: str) -> BeforeValidator:
     """A check that a URL begins with one of these schemes and names something."""
 

@@ -75,6 +75,32 @@ class Archive:
         rows = await self._session.execute(select(*_READ).where(callbacks.c.digest == digest))
         return next((ArchivedCallback(**row) for row in rows.mappings()), None)
 
+    async def search(
+        self,
+        *,
+        order_id: str | None,
+        source: str | None,
+        since_ms: int | None,
+        until_ms: int | None,
+        limit: int,
+        before: tuple[int, str] | None,
+    ) -> list[ArchivedCallback]:
+        """Those first seen last, newest first; ``before`` is the place of the last one of the page before."""
+        place = (callbacks.c.first_seen_at_ms, callbacks.c.digest)
+        statement = select(*_READ).order_by(*(each.desc() for each in place)).limit(limit)
+        if order_id is not None:
+            named = exists().where(events.c.digest == callbacks.c.digest, events.c.order_id == order_id)
+            statement = statement.where(named)
+        if source is not None:
+            statement = statement.where(callbacks.c.source == source)
+        if since_ms is not None:
+            statement = statement.where(callbacks.c.first_seen_at_ms >= since_ms)
+        if until_ms is not None:
+            statement = statement.where(callbacks.c.first_seen_at_ms < until_ms)
+        if before is not None:
+            statement = statement.where(tuple_(*place) < before)
+        return [ArchivedCallback(**row) for row in (await self._session.execute(statement)).mappings()]
+
     async def page(
         self, after: tuple[int, str] | None, *, from_ms: int | None, to_ms: int | None, limit: int
     ) -> list[ArchivedCallback]:

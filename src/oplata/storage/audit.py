@@ -24,6 +24,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     details: Mapping[str, object] = {}
 
 
+class Noted(Entry, frozen=True, kw_only=True):
+    """An entry with its number; later ones have higher numbers."""
+
+    id: int
+
+
 class Audit:
     """Reads and writes ``audit``."""
 
@@ -44,8 +50,19 @@ class Audit:
 
     async def newest(self, *, subject: str | None = None, limit: int) -> list[Entry]:
         """The latest entries, newest first; of one subject, or of all."""
-        statement = select(*_COLUMNS).order_by(audit.c.id.desc()).limit(limit)
-        if subject is not None:
-            statement = statement.where(audit.c.subject == subject)
+        noted = await self.search(subject=subject, actor=None, action=None, limit=limit, before_id=None)
+        names = Entry.__struct_fields__
+        return [Entry(**{name: getattr(each, name) for name in names}) for each in noted]
+
+    async def search(
+        self, *, subject: str | None, actor: str | None, action: str | None, limit: int, before_id: int | None
+    ) -> list[Noted]:
+        """The latest of these, newest first; ``before_id`` is the last one of the page before."""
+        statement = select(*audit.c).order_by(audit.c.id.desc()).limit(limit)
+        if before_id is not None:
+            statement = statement.where(audit.c.id < before_id)
+        for col, value in ((audit.c.subject, subject), (audit.c.actor, actor), (audit.c.action, action)):
+            if value is not None:
+                statement = statement.where(col == value)
         rows = (await self._session.execute(statement)).mappings()
-        return [Entry(**{**row, "details": msgspec.json.decode(row["details"])}) for row in rows]
+        return [Noted(**{**row, "details": msgspec.json.decode(row["details"])}) for row in rows]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, func, select, tuple_, update
 
 from oplata.storage.session import Session
 from oplata.storage.tables import dead_letters
@@ -105,10 +105,13 @@ class DeadLetters:
         for letter in sorted(letters, key=lambda each: each.fingerprint):
             await self._session.execute(statement, _row(letter))
 
-    async def search(self, wanted: Wanted, *, limit: int) -> list[Buried]:
-        """The most recently seen of these, newest first."""
-        place = (dead_letters.c.last_seen_at_ms.desc(), dead_letters.c.id.desc())
-        return await self._read(_where(select(*_ALL), wanted).order_by(*place).limit(limit))
+    async def search(self, wanted: Wanted, *, limit: int, before: tuple[int, int] | None = None) -> list[Buried]:
+        """The most recently seen of these, newest first; ``before`` is when the last of a page was seen, and its id."""
+        place = (dead_letters.c.last_seen_at_ms, dead_letters.c.id)
+        statement = _where(select(*_ALL), wanted)
+        if before is not None:
+            statement = statement.where(tuple_(*place) < before)
+        return await self._read(statement.order_by(*(each.desc() for each in place)).limit(limit))
 
     async def page(self, wanted: Wanted, *, after_id: int, limit: int) -> list[Buried]:
         """The next of these by id: what arrives meanwhile comes last, and nothing comes twice."""

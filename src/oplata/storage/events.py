@@ -114,6 +114,11 @@ class EventStore:
             found.setdefault(row["order_id"], []).append(_event(dict(row)))
         return found
 
+    async def recorded_at(self, digest: str) -> int | None:
+        """When this event was recorded; None for one that is not."""
+        statement = select(events.c.recorded_at_ms).where(events.c.digest == digest)
+        return (await self._session.execute(statement)).scalar_one_or_none()
+
     async def known(self, digests: Sequence[str]) -> frozenset[str]:
         """Which of these are recorded."""
         statement = select(events.c.digest).where(events.c.digest.in_(digests))

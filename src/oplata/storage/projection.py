@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy import RowMapping, Select, and_, select, tuple_
 
 from oplata.domain.events import Event, EventKind
 from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude, fold
 from oplata.storage.session import Session
 from oplata.storage.tables import events, payments
+
+Place = tuple[int, str, str]
+"""Where a payment stands in the list: when its row was made, terminal key, payment id."""
 
 _KEY = (payments.c.terminal_key, payments.c.payment_id)
 _STATE = (
@@ -35,6 +38,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     def payment(self) -> Payment | None:
         """What the stored evidence amounts to; None where it cannot be read."""
         return None if self.evidence is None else conclude(self.evidence)
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment with its times, for a list."""
+
+    key: PaymentKey
+    stored: Stored
+    created_at_ms: int
+    updated_at_ms: int
 
 
 def projected(evidence: Evidence) -> Stored:
@@ -79,6 +91,41 @@ class Projection:
         if changed_from_ms is not None:
             statement = statement.where(payments.c.updated_at_ms >= changed_from_ms)
         return {_key(row): _stored(row) for row in (await self._session.execute(statement)).mappings()}
+
+    async def search(
+        self, *, order_id: str | None, status: str | None, review: bool | None, limit: int, before: Place | None
+    ) -> list[Listed]:
+        """The newest of these payments; ``before`` is the place of the last one of the page before."""
+        table, place = payments.c, (payments.c.created_at_ms, *_KEY)
+        times = (table.created_at_ms, table.updated_at_ms)
+        statement = select(*_STATE, *times).order_by(*(each.desc() for each in place)).limit(limit)
+        if order_id is not None:
+            statement = statement.where(table.order_id == order_id)
+        if status is not None:
+            statement = statement.where(table.status == status)
+        if review is not None:
+            statement = statement.where(table.review.is_not(None) if review else table.review.is_(None))
+        if before is not None:
+            statement = statement.where(tuple_(*place) < before)
+        return await self._listed(statement)
+
+    async def one(self, key: PaymentKey) -> Listed | None:
+        """One payment with its times, or None."""
+        statement = select(*_STATE, payments.c.created_at_ms, payments.c.updated_at_ms)
+        found = await self._listed(statement.where(payments.c.terminal_key == key[0], payments.c.payment_id == key[1]))
+        return next(iter(found), None)
+
+    async def _listed(self, statement: Select[tuple[object, ...]]) -> list[Listed]:
+        rows = (await self._session.execute(statement)).mappings()
+        return [
+            Listed(
+                key=_key(row),
+                stored=_stored(row),
+                created_at_ms=row["created_at_ms"],
+                updated_at_ms=row["updated_at_ms"],
+            )
+            for row in rows
+        ]
 
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, dict[PaymentKey, Stored]]:
         """The payments whose row names one of these orders; an order without any is absent."""

@@ -16,6 +16,7 @@ from oplata.queue.envelope import ATTEMPT_HEADER, Delivery, Envelope
 from oplata.storage.audit import Entry
 from oplata.storage.dead_letters import Buried, State, Wanted
 from oplata.storage.engine import Database
+from oplata.storage.settling import Act, Move, Outcome, Prospect, Trial
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.worker.apply import apply
 from oplata.worker.backlog import change_of
@@ -24,48 +25,6 @@ from oplata.worker.batch import Part, Work, read
 BATCH_SIZE = 100
 PUBLISH_TIMEOUT_S = 10.0
 _CONTENTION_TRIES = 5
-
-
-class Act(msgspec.Struct, frozen=True, kw_only=True):
-    """Who does it and why; both are kept in the audit."""
-
-    who: str
-    why: str
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one letter. ``settled`` is false where it came again, or was settled, while it was in hand."""
-
-    letter: Buried
-    settled: bool
-
-
-class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order would become."""
-
-    order_id: str
-    before: str
-    after: str
-    review: str | None
-
-
-class Prospect(msgspec.Struct, frozen=True, kw_only=True):
-    """What a redrive of one letter would do: ``buried_again`` says why it would end here again, if it would.
-
-    ``fresh`` is whether its fact is new. ``order_id`` is a verified one, or None.
-    """
-
-    letter: Buried
-    buried_again: str | None
-    fresh: bool
-    order_id: str | None
-
-
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What a redrive of one batch of letters would do."""
-
-    prospects: Sequence[Prospect]
-    moves: Sequence[Move]
 
 
 def again(letter: Buried, message_id: str) -> Envelope:
@@ -239,6 +198,27 @@ class Redrive:
             if tries >= _CONTENTION_TRIES:
                 raise
             return await self._try_works(works, batch, tries + 1)
+
+
+class Redriver:
+    """``Redrive`` with the queue that it sends to and the passwords that it tries with."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, keyring: Keyring, *, batch_size: int = BATCH_SIZE
+    ) -> None:
+        self._redrive = Redrive(database, batch_size=batch_size)
+        self._publisher = publisher
+        self._keyring = keyring
+        self.discard = self._redrive.discard
+        self.letters = self._redrive.letters
+
+    def redrive(self, wanted: Wanted, act: Act, *, limit: int) -> AsyncIterator[Outcome]:
+        """As ``Redrive.redrive``."""
+        return self._redrive.redrive(self._publisher, wanted, act, limit=limit)
+
+    def rehearse(self, wanted: Wanted, *, limit: int) -> AsyncIterator[Trial]:
+        """As ``Redrive.rehearse``."""
+        return self._redrive.rehearse(self._keyring, wanted, limit=limit)
 
 
 async def _applied(uow: UnitOfWork, works: Sequence[Work], batch: Sequence[Buried], at_ms: int) -> Trial:
