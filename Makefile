@@ -16,7 +16,7 @@ BENCH_NODE := bench/rpc/node_modules/.package-lock.json
 # Where it is set, each of the thousand processes that the tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-newer simulate chaos bench-rpc lint format lock services services-stop clean
+.PHONY: help install demo test test-newer simulate chaos attack bench-rpc lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.
@@ -41,6 +41,9 @@ simulate: $(STAMP)  ## Run the seeded simulation. SEEDS=1000-2000 says which.
 chaos: $(STAMP)  ## Break real processes under load, and account for every callback. SEED=7 MINUTES=5 RATE=1000.
 	$(BIN)/python -m tests.services install
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --rate $(RATE) $(ARGS)
+
+attack: $(STAMP)  ## Attack a real process as one could who has the source and no key. ARGS="--scale 0.1" is shorter.
+	$(BIN)/python -m tests.attack $(ARGS)
 
 bench-rpc: $(BENCH_STAMP) $(BENCH_NODE)  ## Measure our tRPC beside Node's and FastAPI; needs Node and npm. BENCH_QUICK=1 is shorter.
 	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench.rpc $(ARGS)

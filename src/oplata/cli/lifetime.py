@@ -11,14 +11,18 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
+import structlog
 import uvicorn
 import uvloop
 
 from oplata.app import Oplata
 from oplata.errors import OplataError, SettingsError
+from oplata.ingest.descriptors import room_for
 from oplata.ingest.server import BACKLOG, MAX_CONNECTIONS, Server, uvicorn_config
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("oplata.cli")
 
 START_TIMEOUT_S = 60.0
 
@@ -68,12 +72,17 @@ async def listening(app: Oplata, host: str, port: int, *, shared: bool = False) 
     listener = _bind(host, port, shared=shared)
     url = _url(listener)
     settings = app.settings
+    # Whoever watches orders keeps a connection, and none of those that callbacks may have.
+    wanted = MAX_CONNECTIONS + (settings.max_subscribers if settings.rpc == "on" else 0)
+    room = room_for(wanted)
+    if room < wanted:
+        app.door.max_subscribers = min(app.door.max_subscribers, room // 2)
+        _log.warning("The system allows few open files.", action="descriptors", connections=room, wanted=wanted)
     config = uvicorn_config(
         app.asgi,
         host,
         port,
-        # Whoever watches orders keeps a connection, and none of those that callbacks may have.
-        max_connections=MAX_CONNECTIONS + (settings.max_subscribers if settings.rpc == "on" else 0),
+        max_connections=room,
         keep_alive_s=settings.keep_alive_s,
         drain_s=settings.drain_timeout_s,
     )

@@ -28,6 +28,9 @@ HEAD_TIMEOUT_S = 10.0
 FIRST_BYTE_S = 2.0
 """How long a shutdown waits for the first byte on a connection that has said nothing yet."""
 
+SHED_PART = 16
+"""When there are too many connections, one of so many is closed, those that idle for the longest time."""
+
 AGAIN_S = 0.05
 """How soon a connection is looked at again on which something lay that nobody had read."""
 
@@ -41,9 +44,13 @@ class Connection(HttpToolsProtocol):
         self._head_complete = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_since_s: float | None = None
+        self._made_at_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        self._made_at_s = self.loop.time()
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            self._make_room(self.limit_concurrency)
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,6 +132,21 @@ class Connection(HttpToolsProtocol):
         cycle.scope["extensions"] = {answer.WHOLE: {"write": partial(write_whole, cycle)}}
         # uvicorn's own answer beyond its limit on connections does not say when to come again.
         super()._start_asgi_task(cycle, _overloaded if app is service_unavailable else app)
+
+    def _make_room(self, limit: int) -> None:
+        """Close those that have asked for nothing for the longest time, so that nobody shuts others out by idling.
+
+        Many at once, since looking for them costs the more the more there are.
+        """
+        idle = [
+            each
+            for each in self.connections
+            if isinstance(each, Connection) and each is not self and not each._answering()
+        ]
+        # One in the midst of its headers is as old as its connection.
+        idle.sort(key=lambda each: each._idle_since_s or each._made_at_s)
+        for each in idle[: 1 + limit // SHED_PART]:
+            each.transport.abort()
 
     def _refuse_head(self) -> None:
         if self._answering():

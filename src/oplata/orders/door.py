@@ -34,6 +34,7 @@ class Door:
 
     def __init__(self, keeper: Doorkeeper, *, origins: Sequence[str] = (), max_subscribers: int) -> None:
         self._keeper = keeper
+        self.max_subscribers = max_subscribers
         self._is_draining = False
         self._subscriptions = frozenset(
             path for path, procedure in router.procedures().items() if procedure.kind == "subscription"
@@ -84,8 +85,11 @@ class Door:
         await self._keeper.stop()
 
     async def _visitor(self, request: ContextRequest) -> Visitor:
-        if self._is_draining and not self._subscriptions.isdisjoint(request.paths):
-            raise RpcError("SERVICE_UNAVAILABLE", "This process is stopping; come again.")
+        if not self._subscriptions.isdisjoint(request.paths):
+            if self._is_draining:
+                raise RpcError("SERVICE_UNAVAILABLE", "This process is stopping; come again.")
+            if self.rpc.connections >= self.max_subscribers:
+                raise RpcError("SERVICE_UNAVAILABLE", "As many watch as may; come again.")
         return await self._keeper.recognise(request)
 
 
