@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oplata.domain.events import Event
 from oplata.domain.order import Verdict, judge
 from oplata.domain.payment import Payment, PaymentKey, conclude, fold
-from oplata.domain.status import OrderStatus
+from oplata.domain.status import HOLDING, STANDING, OrderStatus
 from tests.payments import ORDER_KOPECKS, histories, paid_event
 
 HISTORIES = st.dictionaries(st.sampled_from(["1", "2", "3"]), histories(), max_size=3)
@@ -45,6 +45,24 @@ def test_the_order_of_the_payments_is_nothing(
     histories, shuffled = drawn
 
     assert judge(ORDER_KOPECKS, _payments(histories)) == judge(ORDER_KOPECKS, _payments(dict(shuffled)))
+
+
+@given(HISTORIES, st.sampled_from(OrderStatus))
+def test_a_word_raises_an_order_and_counts_for_nothing_where_money_moved(
+    histories: dict[str, list[Event]], word: OrderStatus
+) -> None:
+    payments = _payments(histories)
+    alone, spoken = judge(ORDER_KOPECKS, payments).status, judge(ORDER_KOPECKS, payments, word).status
+
+    assert spoken is (alone if alone in HOLDING else max(alone, word, key=STANDING.__getitem__))
+
+
+def test_money_for_an_order_that_was_given_up_is_told_in_the_review() -> None:
+    payments = _payments({"1": [paid_event("CONFIRMED")]})
+    complaint = "said to be canceled, and the bank holds it paid"
+
+    assert judge(ORDER_KOPECKS, payments, OrderStatus.CANCELED) == Verdict(OrderStatus.PAID, complaint)
+    assert judge(ORDER_KOPECKS, payments, OrderStatus.FAILED) == Verdict(OrderStatus.PAID, None)
 
 
 @given(HISTORIES)

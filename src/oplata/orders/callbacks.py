@@ -44,13 +44,14 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class CallbackPage(CallbackLine, frozen=True, kw_only=True, rename="camel"):
     """A callback with its body, tokens hidden and card numbers masked; ``bodyBase64`` holds bytes that are no text.
 
-    ``changes`` are empty for one that told nothing new. Callbacks of one order that are taken up together change it
-    together, and each shows the same change.
+    A pruned one has no body any more. ``changes`` are empty for one that told nothing new. Callbacks of one order that
+    are taken up together change it together, and each shows the same change.
     """
 
     content_type: str
     body: str | None
     body_base64: str | None
+    pruned_at: int | None
     recorded_at: int | None
     changes: list[Changed]
 
@@ -102,6 +103,7 @@ class Callbacks:
             content_type=found.content_type,
             body=text,
             body_base64=encoded,
+            pruned_at=found.pruned_at_ms,
             recorded_at=recorded_at_ms,
             changes=told,
         )
