@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from oplata.errors import DatabaseUnavailable
+from oplata.orders.buyer import BuyerTokens
 from oplata.orders.commands import Orders
 from oplata.orders.keys import Keys
 from oplata.orders.scopes import Scope
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 SUBSCRIBERS = 250
 WAIT_S = 60.0
+SIGNING = "0123456789abcdef" * 2
 
 
 def settings(database_url: str) -> dict[str, str]:
@@ -37,6 +39,7 @@ def settings(database_url: str) -> dict[str, str]:
         "OPLATA_DATABASE_URL": database_url,
         "OPLATA_INSECURE": "false",
         "OPLATA_RPC_KEY_RATE": "5000",
+        "OPLATA_BUYER_TOKEN_KEYS": SIGNING,
     }
 
 
@@ -134,3 +137,28 @@ async def test_callbacks_are_taken_beside_as_many_subscribers_as_may_be(tmp_path
             await stopped(serve)
     assert answers == ["OK"] * 5
     assert any("-32603" in refusal for refusal in late.refusals)
+
+
+async def test_a_stream_ends_with_the_token_or_the_key_that_opened_it(tmp_path: Path, free_port: int) -> None:
+    url = f"sqlite:///{tmp_path / 'oplata.db'}"
+    async with opened(url) as database:
+        await database.migrate()
+        keys = Keys(database)
+        made = await keys.create("browsers", Scope.READ, who="test")
+        with running("serve", "--port", str(free_port), cwd=tmp_path, **settings(url)) as serve:
+            await asyncio.to_thread(serve.line, "oplata serve is ready")
+            token = BuyerTokens([SIGNING.encode()]).mint("1", lifetime_s=3)[0]
+            rng = random.Random(1)
+            buyer, holder = Subscriber(free_port, token, "1", rng), Subscriber(free_port, made.key, None, rng)
+            tasks = [asyncio.create_task(each.run()) for each in (buyer, holder)]
+            await until("both watch", lambda: buyer.connected and holder.connected)
+            assert not buyer.refusals
+            await until("the token has expired", lambda: buyer.refusals)
+            assert not holder.refusals
+            await keys.revoke(made.view.id, who="olga", why="test")
+            await until("the key opens nothing", lambda: holder.refusals)
+            for task in tasks:
+                task.cancel()
+            await stopped(serve)
+    for each in (buyer, holder):
+        assert all("UNAUTHORIZED" in refusal for refusal in each.refusals)
