@@ -16,7 +16,7 @@ BENCH_NODE := bench/rpc/node_modules/.package-lock.json
 # Where it is set, each of the thousand processes that the tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-newer simulate chaos attack bench-rpc lint format lock services services-stop clean
+.PHONY: help install demo test test-newer simulate chaos alarm attack bench-rpc lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.

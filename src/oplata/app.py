@@ -165,7 +165,7 @@ class Oplata:
             _, late = await asyncio.wait({working}, timeout=self.settings.drain_timeout_s)
             if late:
                 _log.warning(
-                    "The worker did not finish in time; its messages go back to the queue.", action="drain_late"
+                    "The worker did not finish in time; its messages go back to the queue.", action="app.drain_late"
                 )
                 working.cancel()
                 await asyncio.wait({working})
@@ -182,12 +182,12 @@ class Oplata:
             settings = reread()
             self._keyring.replace(settings.passwords())
         except SettingsError as error:
-            _log.error("The settings are wrong; the passwords stay as they were.", action="rotate", reason=str(error))
+            _log.error("The settings are wrong; the passwords stay.", action="app.rotate", reason=str(error))
             return
         others = [name for name in self.settings.differing(settings) if name not in PASSWORD_SETTINGS]
         _log.info(
             "The terminals' passwords were read anew.",
-            action="rotate",
+            action="app.rotate",
             terminals=list(self._keyring.terminal_keys),
             wait_for_restart=others,
         )
@@ -286,7 +286,7 @@ class Oplata:
         if self.role is Role.SERVE:
             return  # It is connected to when somebody asks for an order; the callbacks need none.
         if self.role is Role.UP:
-            _log.info(await self.database.migrate(), action="migrate")
+            _log.info(await self.database.migrate(), action="app.migrate")
         try:
             if self.role is not Role.UP:
                 await self.database.check()
@@ -294,7 +294,7 @@ class Oplata:
                 await begin(self.database)
         except DatabaseUnavailable as error:
             # It may come back; until then the messages wait in the queue, and the worker for the database.
-            _log.warning("The database is away; the worker waits for it.", action="start", reason=str(error))
+            _log.warning("The database is away; the worker waits for it.", action="app.start", reason=str(error))
 
 
 def database_of(settings: Settings) -> Database:

@@ -104,7 +104,7 @@ def test_a_refusal_is_one_log_line_without_token_body_or_password() -> None:
         endpoint.post(wrong)
 
     (line,) = lines
-    assert (line["action"], line["outcome"], line["log_level"]) == ("callback_refused", "not_authentic", "info")
+    assert (line["action"], line["outcome"], line["log_level"]) == ("callback.refused", "not_authentic", "info")
     assert (line["terminal_key"], line["source"]) == (TERMINAL, "127.0.0.1")
     secrets = [json.loads(wrong)["Token"], PASSWORD, "220000******1234"]
     assert [secret for secret in secrets if secret in repr(line)] == []
@@ -266,7 +266,7 @@ def test_an_error_that_nobody_foresaw_is_logged_by_its_place_and_type_but_not_it
         endpoint.post(signed())
 
     (line,) = lines
-    assert (line["action"], line["log_level"]) == ("callback_failed", "error")
+    assert (line["action"], line["log_level"]) == ("callback.failed", "error")
     assert "in secretive" in line["traceback"]
     assert "ValueError" in line["traceback"]
     assert "RuntimeError" in line["traceback"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from tests.services import containers, find, ledger, node, packages, release
+from tests.services import containers, find, ledger, node, packages, prometheus, release
 from tests.services.server import KINDS, TITLES, ServiceError
 
 
@@ -19,6 +19,8 @@ def install() -> None:
     missing = [kind for kind in KINDS if find.given(kind) is None and not find.programs_installed(kind)]
     if packages.installable():
         names = [packages.PACKAGES[kind] for kind in missing]
+        if not prometheus.installed():
+            names.append(prometheus.PACKAGE)
         if not node.on_path():
             names += packages.NODE
         if not any(map(shutil.which, packages.BROWSERS)):

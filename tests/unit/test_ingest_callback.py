@@ -142,7 +142,7 @@ async def test_a_broken_part_of_ours_is_answered_503_and_raises_nothing() -> Non
 
     assert start["status"] == 503
     assert callback.outcomes == Outcomes(failed=1)
-    assert [line["action"] for line in lines] == ["callback_failed"]
+    assert [line["action"] for line in lines] == ["callback.failed"]
     assert PASSWORD not in repr(lines)
 
 

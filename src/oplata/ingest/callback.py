@@ -172,7 +172,7 @@ class Callback:
         write = _log.warning if reply.outcome in _OURS else _log.info
         write(
             "A callback was refused.",
-            action="callback_refused",
+            action="callback.refused",
             outcome=str(reply.outcome),
             status=reply.status,
             reason=reply.reason,
@@ -187,7 +187,7 @@ class Callback:
         if suppressed is not None:
             _log.error(
                 "A callback failed in a way that nobody foresaw.",
-                action="callback_failed",
+                action="callback.failed",
                 source=source.address,
                 traceback=describe(error),
                 suppressed=suppressed,
