@@ -45,6 +45,10 @@ chaos: $(STAMP)  ## Break real processes under load, and account for every callb
 attack: $(STAMP)  ## Attack a real process as one could who has the source and no key. ARGS="--scale 0.1" is shorter.
 	$(BIN)/python -m tests.attack $(ARGS)
 
+alarm: $(STAMP)  ## Watch real processes with a real Prometheus, kill the worker, and see the alerts fire. Three minutes.
+	$(BIN)/python -m tests.services install
+	$(BIN)/python -m tests.monitoring
+
 bench-rpc: $(BENCH_STAMP) $(BENCH_NODE)  ## Measure our tRPC beside Node's and FastAPI; needs Node and npm. BENCH_QUICK=1 is shorter.
 	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench.rpc $(ARGS)
 

@@ -22,9 +22,11 @@ from oplata.ingest.app import create_app
 from oplata.ingest.callback import Callback, Limits
 from oplata.ingest.canary import CanarySender
 from oplata.ingest.networks import Gate, networks_of
+from oplata.ingest.traced import TracedCallback, TracedPublisher
 from oplata.ingest.watched import WatchedPublisher
 from oplata.observability.health import Health, exposition, health_routes
 from oplata.observability.metrics import Metrics
+from oplata.observability.tracing import Tracing, tracing_to
 from oplata.orders.commands import Orders
 from oplata.orders.door import Door, door_of
 from oplata.orders.doorkeeper import Rates
@@ -94,18 +96,22 @@ class Oplata:
         self.shop = shop_of(self.database, redriver, self.hub, signing)
         self.keys = Keys(self.database)
         self.door = _door(self.settings, self.database, self.shop)
+        self.tracing = _tracing(self.settings, role)
         self.worker = self._new_worker()
         self.metrics = Metrics()
         self.survey = _survey(
             self.settings, self.queue, self._spool_file, None if role is Role.SERVE else self.database
         )
         self.canaries = _canaries(self.settings, self.queue, self._keyring) if role is not Role.WORKER else None
-        publisher = WatchedPublisher(self.spool or self.queue.publisher(), sample=self.settings.log_accepted)
+        durable: Publisher = self.spool or self.queue.publisher()
+        if self.tracing is not None:
+            durable = TracedPublisher(durable, self.tracing.tracer)
+        publisher = WatchedPublisher(durable, sample=self.settings.log_accepted)
         callback = _callback(self.settings, publisher, self._keyring)
         self._expose(callback, publisher)
         self.exposition = exposition(self.metrics.registry, self.alive, self.ready)
         self.asgi = create_app(
-            callback,
+            callback if self.tracing is None else TracedCallback(callback, self.tracing.tracer),
             path=self.settings.callback_path,
             routes=[
                 *health_routes(self.alive, self.ready),
@@ -175,6 +181,8 @@ class Oplata:
         await self.door.stop()
         await self.hub.stop()
         await self.database.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
 
     def rotate(self, reread: Callable[[], Settings]) -> None:
         """Take the terminals' passwords from settings that are read anew. If those are wrong, the old ones stay."""
@@ -279,6 +287,7 @@ class Oplata:
             handlers=self.handlers,
             handler_timeout_s=self.settings.handler_timeout_s,
             announce=lambda _changes: self.hub.wake(),
+            tracer=None if self.tracing is None else self.tracing.tracer,
         )
 
     async def _start_database(self) -> None:
@@ -346,6 +355,18 @@ def _door(settings: Settings, database: Database, shop: Shop) -> Door:
         rates=Rates(key=settings.rpc_key_rate, address=settings.rpc_address_rate),
         origins=settings.rpc_origins,
         max_subscribers=settings.max_subscribers,
+    )
+
+
+def _tracing(settings: Settings, role: Role) -> Tracing | None:
+    if settings.tracing == "off":
+        return None
+    return tracing_to(
+        settings.trace_url,
+        sample=settings.trace_sample,
+        environment=settings.environment,
+        release=version("oplata"),
+        role=role,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import version
 
 import click
 import structlog
@@ -15,7 +16,9 @@ from oplata.cli.lifetime import listening, run_loop, signals_heard, until_stoppe
 from oplata.cli.service.lifeline import ALIVE, READY, Lifeline
 from oplata.cli.service.post import Post
 from oplata.cli.service.systemd import Systemd
-from oplata.observability.logging import configure, without_passwords
+from oplata.errors import OplataError
+from oplata.observability.logging import configure, loop_failed, without_passwords
+from oplata.observability.reports import Reports
 from oplata.observability.server import exposed
 from oplata.settings import Settings
 from oplata.settings.sources import service_manager
@@ -39,12 +42,41 @@ def run_role(
     ``app`` is where the shop's own functions are, as ``module:name``. ``post`` is given by a parent that runs several.
     At SIGHUP the settings are read anew with ``reread``, and the terminals' passwords taken from them.
     """
-    configure(settings.log_level, settings.log_format)
-    handlers = None if app is None else load_handlers(app)
-    run_loop(_run(Oplata(settings, role=role, handlers=handlers), post, reread))
+    with _reporting(settings):
+        handlers = None if app is None else load_handlers(app)
+        run_loop(_run(Oplata(settings, role=role, handlers=handlers), post, reread))
+
+
+@contextlib.contextmanager
+def _reporting(settings: Settings) -> Iterator[None]:
+    """The log, and reports of errors where they are wanted; also of the bug that ends the program."""
+    reports = None
+    if settings.sentry_dsn is not None:
+        reports = Reports(
+            settings.sentry_dsn.get_secret_value(), environment=settings.environment, release=version("oplata")
+        )
+    configure(settings.log_level, settings.log_format, reports=reports)
+    try:
+        yield
+    except Exception as error:
+        if _expected(error):
+            raise
+        # Python's own traceback would write out what the error says, which nobody has foreseen.
+        _log.critical("A bug ended the program.", action="app.crash", exc_info=error)
+        raise SystemExit(1) from None
+    finally:
+        if reports is not None:
+            reports.close_now()
+
+
+def _expected(error: Exception) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return error.split(OplataError)[1] is None
+    return isinstance(error, OplataError | click.ClickException | click.Abort)
 
 
 async def _run(app: Oplata, post: Post | None, reread: Callable[[], Settings]) -> None:
+    asyncio.get_running_loop().set_exception_handler(loop_failed)
     watched = Watched(app, post)
     if watched.lifeline is not None:
         watched.lifeline.leave_with_parent(app.settings.drain_timeout_s + ORPHAN_EXTRA_S)

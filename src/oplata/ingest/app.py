@@ -11,10 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ExceptionHandler, Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from oplata.errors import SettingsError
-from oplata.ingest.callback import Callback
 
 CALLBACK_PATH = "/api/tinkoff-callback"
 
@@ -24,7 +23,7 @@ _SENTENCES = {404: "there is nothing at this address", 405: "this address does n
 
 
 def create_app(
-    callback: Callback,
+    callback: ASGIApp,
     *,
     path: str = CALLBACK_PATH,
     routes: Sequence[BaseRoute] = (),
@@ -72,7 +71,7 @@ class _CallbackFirst(Starlette):
 
     def __init__(
         self,
-        callback: Callback,
+        callback: ASGIApp,
         path: str,
         *,
         routes: Sequence[BaseRoute],

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 
 from oplata.errors import OplataError
 
 MAX_CAUSES = 4
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, at most some steps; of a group its first one."""
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if cause is None:
+            return
+        yield cause
+        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = first or cause.__cause__ or cause.__context__
 
 
 def describe(error: BaseException) -> str:
@@ -16,9 +28,6 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, OplataError):
         return f"{type(error).__name__}: {error}"
-    told: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(told) < MAX_CAUSES:
-        told.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
-        cause = cause.__cause__ or cause.__context__
-    return "\n".join(told)
+    return "\n".join(
+        "".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__ for cause in causes(error)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -9,7 +10,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 import structlog
+from opentelemetry import trace
 from structlog.typing import Processor
+
+from oplata.observability.faults import describe
+from oplata.observability.reports import Reports
 
 HIDDEN = "***"
 
@@ -21,6 +26,7 @@ _BODY_KEY = re.compile(r"(^|_)(body|payload|raw)$", re.IGNORECASE)
 # The password of a URL such as amqp://user:password@host; the user's name stays, it helps.
 _URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s/]*@")
 _DEEPEST = 6
+_ACTION = re.compile(r"[a-z_]+\.[a-z_]+")
 
 _CHATTY = {
     "uvicorn.access": logging.WARNING,
@@ -31,10 +37,20 @@ _CHATTY = {
 """Libraries whose ordinary chatter is not news; pika tells of every connection attempt, and so do we."""
 
 
+_log = structlog.get_logger("oplata.app")
+
+
 def configure(
-    level: str = "info", form: Literal["auto", "json", "text"] = "auto", stream: TextIO | None = None
+    level: str = "info",
+    form: Literal["auto", "json", "text"] = "auto",
+    stream: TextIO | None = None,
+    *,
+    reports: Reports | None = None,
 ) -> None:
-    """Send every log line of this process, our own and the libraries', to ``stream`` (standard error if None)."""
+    """Send every log line of this process, our own and the libraries', to ``stream`` (standard error if None).
+
+    Those of errors go to ``reports`` as well, when there are any.
+    """
     target = sys.stderr if stream is None else stream
     text = form == "text" or (form == "auto" and target.isatty())
     shared = _shared_processors()
@@ -50,6 +66,7 @@ def configure(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _Telling(reports),
                 *_renderers(text=text, colors=text and target.isatty()),
             ],
         )
@@ -78,16 +95,71 @@ def _shared_processors() -> list[Processor]:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_action,
+        _with_trace,
     ]
 
 
+def _with_action(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A line that is but the name of an action has it as its action."""
+    said = event.get("event")
+    if "action" not in event and isinstance(said, str) and _ACTION.fullmatch(said):
+        event["action"] = said
+    return event
+
+
+def _with_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The trace that the line belongs to, where there is one."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event.setdefault("trace_id", f"{context.trace_id:032x}")
+    return event
+
+
+class _Telling:
+    """What may be told of a line: its error without what a stranger's error says, and nothing secret.
+
+    It is the last step before the rendering, so that nothing that an earlier step adds slips past it.
+    """
+
+    def __init__(self, reports: Reports | None) -> None:
+        self._reports = reports
+
+    def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        error = _error_of(event.pop("exc_info", None))
+        if error is not None:
+            event["exception"] = describe(error)
+        told = redact(logger, method, event)
+        if self._reports is not None:
+            self._reports.report(str(told.get("level", method)), told, error)
+        return told
+
+
+def loop_failed(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """The event loop's exception handler: asyncio's own writes out what the error says, and of which task."""
+    error = context.get("exception")
+    _log.error(
+        "A task failed, and nobody waits for it.",
+        action="loop.failed",
+        said=str(context.get("message", "")) if error is None else type(error).__qualname__,
+        exc_info=error if isinstance(error, BaseException) else None,
+    )
+
+
+def _error_of(given: object) -> BaseException | None:
+    """The exception that a log call means by ``exc_info``."""
+    if isinstance(given, BaseException):
+        return given
+    if isinstance(given, tuple):
+        return given[1] if isinstance(given[1], BaseException) else None
+    return sys.exc_info()[1] if given else None
+
+
 def _renderers(*, text: bool, colors: bool) -> list[Processor]:
-    # Redaction is the last step before the rendering, so that nothing that an earlier step adds slips past it.
     if text:
         plain = structlog.dev.plain_traceback
-        console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
-        return [structlog.processors.format_exc_info, redact, console]
-    return [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    return [structlog.processors.JSONRenderer(ensure_ascii=False)]
 
 
 def _safe(key: str, value: object, depth: int) -> object:

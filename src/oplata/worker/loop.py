@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
+from opentelemetry.trace import Tracer
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import OplataError, QueueUnavailable, TopologyError
@@ -53,6 +54,7 @@ class Worker:
         announce: Callable[[Sequence[Change]], None] | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._queue = queue
         self._database = database
@@ -91,6 +93,7 @@ class Worker:
             now_ms=now_ms,
             rng=self._rng,
             handling=handling,
+            tracer=tracer,
         )
         self.measures = self._settlement.measures
 

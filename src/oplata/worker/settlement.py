@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
 import structlog
+from opentelemetry.trace import Tracer
 
 from oplata.errors import Contention, DataRejected, HandlerFailed, OplataError, QueueUnavailable
 from oplata.observability.faults import describe
+from oplata.observability.tracing import trace_id_of
 from oplata.queue.backoff import delay_s
 from oplata.queue.base import Consumer
 from oplata.queue.envelope import Delivery
@@ -25,6 +28,7 @@ from oplata.worker.handling import Handling
 from oplata.worker.measures import Measures
 from oplata.worker.retry import Remedy, remedy, rung_delay_ms
 from oplata.worker.stats import Stats
+from oplata.worker.traced import trace_part, traces_of
 
 TRANSACTION_TIMEOUT_S = 60.0
 CANARY_TIMEOUT_S = 10.0
@@ -60,11 +64,13 @@ class Settlement:
         now_ms: Callable[[], int],
         rng: random.Random,
         handling: Handling | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._database = database
         self._handling = handling
         self._stats = stats
         self.measures = Measures()
+        self._tracer = tracer
         self._stopping = stopping
         self._pause = pause
         self._turn = turn
@@ -146,6 +152,8 @@ class Settlement:
         try:
             async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
                 # The change log comes last: everybody waits for whoever holds it.
+                if self._tracer is not None:
+                    uow.changes.traces = traces_of(part.works)
                 await uow.dead_letters.bury([letter for _, letter in part.poison])
                 applied = await apply(uow, part.works, at_ms, handle=self._handle(part)) if part.works else None
                 await uow.commit()
@@ -159,10 +167,20 @@ class Settlement:
         self.measures.committed(
             part, applied.statuses if applied else {}, took_s=perf_counter() - began_s, now_ms=self._now_ms()
         )
+        if self._tracer is not None:
+            ended_ns = time.time_ns()
+            began_ns = ended_ns - int((perf_counter() - began_s) * 1e9)
+            trace_part(self._tracer, part, began_ns=began_ns, ended_ns=ended_ns)
         self._stats.batches += 1
         self._stats.buried += len(part.poison)
         for _, letter in part.poison:
-            log.error("message buried", action="worker.bury", reason=letter.reason, order_id=letter.order_id)
+            log.error(
+                "message buried",
+                action="worker.bury",
+                reason=letter.reason,
+                order_id=letter.order_id,
+                trace_id=trace_id_of(letter.headers),
+            )
         if applied is not None:
             self._note(applied)
 
@@ -208,6 +226,8 @@ class Settlement:
             action="worker.retry",
             attempt=delivery.attempt,
             delay_ms=delay_ms,
+            order_id=part.works[0].event.order_id if part.works else None,
+            trace_id=trace_id_of(delivery.envelope.headers),
             error=describe(error),
         )
         await self._to_rung(consumer, delivery, delay_ms)
@@ -215,7 +235,12 @@ class Settlement:
     async def _put_off_all(self, consumer: Consumer, puzzling: Sequence[Delivery]) -> None:
         """Messages that our own endpoint verified and that we cannot: it may have a password that we have not yet."""
         for delivery in puzzling:
-            log.warning("token not known here", action="worker.retry", attempt=delivery.attempt)
+            log.warning(
+                "token not known here",
+                action="worker.retry",
+                attempt=delivery.attempt,
+                trace_id=trace_id_of(delivery.envelope.headers),
+            )
             await self._to_rung(consumer, delivery, rung_delay_ms(delivery.attempt, self._retry_delays_ms))
 
     async def _to_rung(self, consumer: Consumer, delivery: Delivery, delay_ms: int) -> None:
