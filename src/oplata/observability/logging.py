@@ -73,7 +73,9 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    # What libraries say in detail may be statements with the values in them: theirs is never asked for.
+    root.setLevel(max(logging.getLevelName(level.upper()), logging.INFO))
+    logging.getLogger("oplata").setLevel(level.upper())
     for name, quietest in _CHATTY.items():
         logging.getLogger(name).setLevel(max(quietest, root.level))
 
