@@ -23,6 +23,8 @@ def install() -> None:
             names.append(prometheus.PACKAGE)
         if not node.on_path():
             names += packages.NODE
+        if shutil.which("systemd-analyze") is None:
+            names.append(packages.SYSTEMD)
         if not any(map(shutil.which, packages.BROWSERS)):
             names.append(packages.BROWSERS[0])
         if names:
@@ -30,6 +32,7 @@ def install() -> None:
     elif missing and not containers.installed():
         raise ServiceError(find.how_to_get(missing[0]))
     node.ready()
+    node.ready(node.DEPLOY)
 
 
 def start() -> None:

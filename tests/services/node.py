@@ -12,6 +12,7 @@ from tests.services.server import ServiceError
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "node-shop"
 OLDEST = 18
+DEPLOY = FOLDER.parent / "deploy"
 HOW_TO_GET = (
     f"These tests run Node's own packages and need Node.js {OLDEST} or newer with npm on PATH: install `nodejs npm`."
 )
@@ -29,8 +30,8 @@ def on_path() -> bool:
     return shutil.which("node") is not None and shutil.which("npm") is not None
 
 
-def ready() -> Node:
-    """Node, with its packages installed as the lock file says. Raises ``ServiceError`` where that cannot be."""
+def ready(folder: Path = FOLDER) -> Node:
+    """Node, with the folder's packages installed as its lock says. Raises ``ServiceError`` where that cannot be."""
     program, npm = shutil.which("node"), shutil.which("npm")
     if program is None or npm is None:
         raise ServiceError(HOW_TO_GET)
@@ -38,19 +39,19 @@ def ready() -> Node:
     version = re.match(r"v(\d+)\.", answer)
     if version is None or int(version[1]) < OLDEST:
         raise ServiceError(f"{HOW_TO_GET} This one is {answer.strip()}.")
-    if not _installed():
-        _install(npm)
-    return Node(program, FOLDER)
+    if not _installed(folder):
+        _install(npm, folder)
+    return Node(program, folder)
 
 
-def _installed() -> bool:
+def _installed(folder: Path) -> bool:
     """npm leaves a copy of the lock within; when ours is younger, the packages are of yesterday."""
-    stamp, lock = FOLDER / "node_modules" / ".package-lock.json", FOLDER / "package-lock.json"
+    stamp, lock = folder / "node_modules" / ".package-lock.json", folder / "package-lock.json"
     return stamp.exists() and stamp.stat().st_mtime >= lock.stat().st_mtime
 
 
-def _install(npm: str) -> None:
+def _install(npm: str, folder: Path) -> None:
     command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise ServiceError(f"npm ci failed: {done.stderr.strip()[-1000:]}")

@@ -14,6 +14,9 @@ from tests.services.server import Kind, ServiceError
 
 PACKAGES: dict[Kind, str] = {"amqp": "rabbitmq-server", "database": "postgresql"}
 NODE = ("nodejs", "npm")
+SYSTEMD = "systemd"
+"""For ``systemd-analyze``, which looks at units without running any."""
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 """What a browser may be called on PATH; Debian's package is the first."""
 
