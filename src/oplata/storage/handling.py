@@ -70,12 +70,15 @@ class Handling:
         orders = list((await self._session.execute(due)).scalars())
         return Standing(row is not None, row is not None and row.newest > row.scanned_to_id, orders)
 
-    async def scan(self, wanted: Wanted, now_ms: int) -> None:
-        """Put the orders of the next changes that nobody has handled into the backlog. One does it at a time."""
+    async def scan(self, wanted: Wanted, now_ms: int) -> bool:
+        """Put the orders of the next changes that nobody has handled into the backlog; True when there are more.
+
+        One does it at a time.
+        """
         held = select(handler_state.c.scanned_to_id).with_for_update(skip_locked=True)
         scanned = (await self._session.execute(held)).scalar_one_or_none()
         if scanned is None:
-            return
+            return False
         # Ids rise in the order of the commits, so below the newest one that is seen none is still to come.
         newest = (await self._session.execute(select(func.coalesce(func.max(changes.c.id), 0)))).scalar_one()
         upto = min(newest, scanned + SCANNED_AT_ONCE)
@@ -87,6 +90,7 @@ class Handling:
         statement = self._session.insert(handler_backlog).from_select(["order_id", "due_at_ms", "attempts"], found)
         await self._session.execute(statement.on_conflict_do_nothing(index_elements=[handler_backlog.c.order_id]))
         await self._session.execute(update(handler_state).values(scanned_to_id=upto))
+        return bool(upto < newest)
 
     async def claim(self, order_id: str, now_ms: int) -> int | None:
         """Hold this order's place in the backlog; returns its attempts. None when it is not due or somebody has it."""

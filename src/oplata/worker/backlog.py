@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from oplata.errors import Contention, HandlerFailed, OplataError
+from oplata.errors import Contention, HandlerFailed
 from oplata.observability.faults import describe
 from oplata.storage.changes import Change
 from oplata.storage.dead_letters import DeadLetter
@@ -71,9 +71,10 @@ class Backlog:
         while not self._stopping.is_set():
             try:
                 found = await self._round()
-            except OplataError as error:
+            except Exception as error:
+                # Whatever it is, it may not end the worker, who has callbacks to apply.
                 failures += 1
-                log.warning("cannot look for changes to handle", action="worker.backlog", error=str(error))
+                log.warning("cannot look for changes to handle", action="worker.backlog", error=describe(error))
                 await self._pause(failures)
                 continue
             failures = 0
@@ -81,16 +82,20 @@ class Backlog:
                 await self._rest()
 
     async def _round(self) -> bool:
-        standing = await self._look()
+        standing, behind = await self._look(), False
         if standing.unscanned:
             async with self._database.unit_of_work() as uow:
-                await uow.handling.scan(self._handling.wanted, self._now_ms())
+                behind = await uow.handling.scan(self._handling.wanted, self._now_ms())
                 await uow.commit()
+            standing = await self._look()
+        done = 0
         for order_id in standing.due:
             if self._stopping.is_set():
                 break
-            await self._take_up(order_id)
-        return standing.unscanned or bool(standing.due)
+            done += await self._take_up(order_id)
+        # What was appended since is looked at in a second: each look is a commit, and a busy shop's log never rests. So
+        # is an order that another worker has in hand.
+        return behind or done > 0
 
     async def _look(self) -> Standing:
         async with self._database.unit_of_work(read_only=True) as uow:
@@ -99,22 +104,25 @@ class Backlog:
             await begin(self._database)
         return standing
 
-    async def _take_up(self, order_id: str) -> None:
+    async def _take_up(self, order_id: str) -> bool:
+        """Whether the backlog has changed by it."""
         try:
-            handled = await self._handle_next(order_id)
+            return await self._handle_next(order_id)
         except HandlerFailed as error:
             # A handler's statement fails as well when the database has gone; that costs no attempt.
             await self._database.probe()
             log.warning("a change waits for its handlers", action="worker.handler", error=describe(error))
             await self._failed(order_id, error)
+            return True
         except Contention as error:
             log.warning("a change waits for its order", action="worker.backlog", error=describe(error))
-            await self._rest()
-        else:
-            self._stats.handled += handled
+            return False
 
     async def _handle_next(self, order_id: str) -> bool:
-        """Handle the order's first outstanding change, if there is one: whoever held the order may have done so."""
+        """Handle the order's first outstanding change, if there is one: whoever held the order may have done so.
+
+        False when the order is not ours to take up.
+        """
         at_ms = self._now_ms()
         try:
             async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
@@ -132,7 +140,8 @@ class Backlog:
                 await uow.commit()
         except TimeoutError:
             raise Contention(f"an order's handlers took longer than {TRANSACTION_TIMEOUT_S:.0f} s") from None
-        return bool(waiting)
+        self._stats.handled += bool(waiting)
+        return True
 
     async def _failed(self, order_id: str, error: HandlerFailed) -> None:
         at_ms = self._now_ms()
