@@ -64,13 +64,13 @@ class Street:
         port = free_port()
         command = [self._node.program, str(self._node.folder / f"{name}.mjs")]
         settings = self._settings | {"PORT": str(port)} | more
-        return await self._begin(Offspring(name, command, folder=self._folder, settings=settings)), _url(port)
+        return await self.begin(Offspring(name, command, folder=self._folder, settings=settings)), _url(port)
 
     async def ours(self, name: str, *arguments: str, **more: str) -> tuple[Offspring, str]:
         """One of our commands, and the URL at which it listens if it does."""
         port = free_port()
         settings = self._settings | {"OPLATA_PORT": str(port)} | more
-        return await self._begin(oplata(name, name, *arguments, folder=self._folder, settings=settings)), _url(port)
+        return await self.begin(oplata(name, name, *arguments, folder=self._folder, settings=settings)), _url(port)
 
     async def python(self, path: Path, **more: str) -> tuple[Offspring, str]:
         """A Starlette application called ``app`` in this file, and the URL at which it listens."""
@@ -86,7 +86,7 @@ class Street:
         ]
         command += ["--port", str(port)]
         program = Offspring(path.stem, command, folder=self._folder, settings=self._settings | more)
-        return await self._begin(program, "startup complete"), _url(port)
+        return await self.begin(program, "startup complete"), _url(port)
 
     async def run(self, *arguments: str) -> str:
         """Run one of our commands to its end, and return what it printed."""
@@ -95,7 +95,8 @@ class Street:
         assert await once.ended() == 0, once.tail()
         return once.said()
 
-    async def _begin(self, program: Offspring, ready: str = "is ready") -> Offspring:
+    async def begin(self, program: Offspring, ready: str = "is ready") -> Offspring:
+        """Start it, and wait until it says so."""
         self._running.append(program)
         await program.start()
         await program.until_said(ready)
