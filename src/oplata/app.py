@@ -99,9 +99,7 @@ class Oplata:
         self.tracing = _tracing(self.settings, role)
         self.worker = self._new_worker()
         self.metrics = Metrics()
-        self.survey = _survey(
-            self.settings, self.queue, self._spool_file, None if role is Role.SERVE else self.database
-        )
+        self.survey = _survey(self.settings, self.queue, self._spool_file, self.database)
         self.canaries = _canaries(self.settings, self.queue, self._keyring) if role is not Role.WORKER else None
         durable: Publisher = self.spool or self.queue.publisher()
         if self.tracing is not None:
@@ -370,7 +368,7 @@ def _tracing(settings: Settings, role: Role) -> Tracing | None:
     )
 
 
-def _survey(settings: Settings, queue: Queue, spool: SqliteQueue | None, database: Database | None) -> Survey:
+def _survey(settings: Settings, queue: Queue, spool: SqliteQueue | None, database: Database) -> Survey:
     return Survey(queue=queue, spool=spool, database=database, interval_s=settings.survey_interval_s)
 
 

@@ -60,7 +60,7 @@ def test_a_process_that_is_killed_is_replaced_and_one_signal_drains_all() -> Non
         parent.line("oplata family is ready: 3 processes")
         first = children(parent)
         os.kill(first[0].pid, signal.SIGKILL)
-        parent.line('{"action": "process_ended"')
+        parent.line('{"action": "process.ended"')
         parent.line("born")
         assert len(children(parent)) == 3
         assert zombies(parent) == []
@@ -112,15 +112,15 @@ def test_a_setting_that_is_wrong_ends_the_start_at_once() -> None:
         assert parent.wait() == 2
 
     assert "did not start" in parent.lines[-1]
-    assert sum("process_ended" in line for line in parent.lines) <= 4
+    assert sum("process.ended" in line for line in parent.lines) <= 4
 
 
 def test_a_crash_loop_ends_loudly() -> None:
     with family(1, "sys.exit(7)") as parent:
-        parent.line('{"action": "crash_loop"')
+        parent.line('{"action": "process.crash_loop"')
         assert parent.wait() == 1
 
-    assert sum("process_ended" in line for line in parent.lines) == 8
+    assert sum("process.ended" in line for line in parent.lines) == 8
     assert "exit codes: 7" in parent.lines[-1]
 
 
@@ -129,7 +129,7 @@ def test_one_that_crashes_does_not_end_those_that_work() -> None:
     with family(2, 'if post["number"] == 1: sys.exit(2)\n' + WELL) as parent:
         parent.line("born 2")
         for _ in range(9):
-            parent.line('{"action": "process_ended"')
+            parent.line('{"action": "process.ended"')
         assert parent.process.poll() is None
         assert parent.stop() == 0
 
@@ -138,7 +138,7 @@ def test_a_process_without_progress_is_replaced() -> None:
     stuck = 'print("born", flush=True); sign(b"R"); time.sleep(600)'
     with family(1, stuck, "--impatient") as parent:
         parent.line("oplata family is ready")
-        parent.line('{"action": "process_killed"')
+        parent.line('{"action": "process.killed"')
         parent.line("born")
         parent.stop()
 
@@ -154,7 +154,7 @@ def test_a_changed_file_starts_all_anew() -> None:
         parent.line("born")
         parent.line("born")
         assert not any(map(alive, first))
-        assert "process_ended" not in "".join(parent.lines)
+        assert "process.ended" not in "".join(parent.lines)
         parent.process.stdin.close()
         parent.stop()
 

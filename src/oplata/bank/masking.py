@@ -7,7 +7,7 @@ import re
 
 HIDDEN = b"***"
 
-_SECRETS = rb"Token|Password|AccountToken|RebillId|CardData|CVV|CVC|EncryptedPaymentData"
+_SECRETS = rb"Token|Password|AccountToken|RebillId|CardId|ExpDate|CardData|CVV|CVC|EncryptedPaymentData"
 _JSON_VALUE = rb'("(?:[^"\\]|\\.)*+"?|[^\s",}\]]+)'
 _JSON_SECRET = re.compile(rb'("(?:' + _SECRETS + rb')"\s{0,100}:\s{0,100})' + _JSON_VALUE, re.I | re.S)
 _FORM_SECRET = re.compile(rb"((?:\A|&)(?:" + _SECRETS + rb")=)[^&]*", re.I)

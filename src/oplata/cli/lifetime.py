@@ -77,7 +77,7 @@ async def listening(app: Oplata, host: str, port: int, *, shared: bool = False) 
     room = room_for(wanted)
     if room < wanted:
         app.door.max_subscribers = min(app.door.max_subscribers, room // 2)
-        _log.warning("The system allows few open files.", action="descriptors", connections=room, wanted=wanted)
+        _log.warning("The system allows few open files.", action="process.descriptors", connections=room, wanted=wanted)
     config = uvicorn_config(
         app.asgi,
         host,

@@ -188,7 +188,7 @@ class Doorkeeper:
         # Bounded by the bucket, so that nobody fills a disk with our lines.
         self._failures.take(address)
         _log.warning(
-            "A wrong credential was refused.", action="credential_refused", kind=kind, source=address, id=key_id
+            "A wrong credential was refused.", action="door.credential_refused", kind=kind, source=address, id=key_id
         )
         return RpcError("UNAUTHORIZED", "This key or token opens nothing here: it is wrong, revoked or has expired.")
 
@@ -207,7 +207,7 @@ class Doorkeeper:
                 await uow.keys.used(dict(self._used))
                 await uow.commit()
         except OplataError as error:
-            _log.info("When keys were used was not noted.", action="key_use", error=describe(error))
+            _log.info("When keys were used was not noted.", action="door.key_use", error=describe(error))
         if len(self._used) > MAX_KNOWN:
             self._used.clear()
 

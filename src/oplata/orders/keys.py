@@ -126,7 +126,7 @@ class Keys:
                 if await self.any_good():
                     return
         except (TimeoutError, DatabaseUnavailable) as error:
-            _log.warning("The database is away; orders cannot be served yet.", action="start", reason=str(error))
+            _log.warning("The database is away; orders cannot be served yet.", action="door.start", reason=str(error))
             return
         except SchemaError as error:
             raise SettingsError(f"No API key can be looked up: {error}. {_MAKE_ONE}") from None

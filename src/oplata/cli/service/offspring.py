@@ -66,7 +66,7 @@ class Offspring:
             pause_s = self.crashes.ended(loop.time() - born_at_s)
             _log.error(
                 "A process ended that nobody told to; another one takes its place.",
-                action="process_ended",
+                action="process.ended",
                 number=self.number,
                 exit_code=self.code,
                 in_a_row=self.crashes.in_a_row,
@@ -133,7 +133,7 @@ class Offspring:
             silent = told_at_s is None and loop.time() - self.heard_at_s > SILENCE_S
             if not ending.done() and (late or silent):
                 why = "did not drain in time" if late else "made no progress"
-                _log.error(f"A process {why} and is killed.", action="process_killed", number=self.number)
+                _log.error(f"A process {why} and is killed.", action="process.killed", number=self.number)
                 self.clean = False
                 self.tell(signal.SIGKILL)
                 await ending

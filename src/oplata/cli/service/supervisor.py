@@ -114,7 +114,7 @@ class Supervisor:
         if any(each.ready for each in self._offspring) or not any(each.crashes.hopeless for each in self._offspring):
             return None
         codes = ", ".join(sorted({str(each.code) for each in self._offspring}))
-        _log.error("Processes end as often as they are started.", action="crash_loop", exit_codes=codes)
+        _log.error("Processes end as often as they are started.", action="process.crash_loop", exit_codes=codes)
         return OplataError(
             f"oplata {self._title} gives up: its processes ended {CRASH_LIMIT} times in a row (exit codes: {codes}). "
             "What they said above has to be mended."
