@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 CALLBACKS = 2_000
 UNDER_WAY = 500
-SETTLE_S = 50.0
+SETTLE_S = 120.0
 
 TERMINAL_LIST = ",".join(f'{{"key": "{key}", "passwords": ["{word}"]}}' for key, word in TERMINALS.items())
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 import sqlalchemy
 
-from oplata.errors import DatabaseUnavailable, HandlerFailed, NotConfirmed, QueueUnavailable
+from oplata.errors import DatabaseUnavailable, HandlerFailed, NotConfirmed, OplataError, QueueUnavailable
 from oplata.ingest import answer
 from oplata.ingest.callback import Callback
 from oplata.queue.rabbitmq.confirms import Confirms, Outcome
@@ -113,7 +113,8 @@ async def forget_failures(self: Handling, uow: Any, change: Any) -> None:
 
 
 async def look_for_nothing(self: Any) -> None:
-    await begin(self._database)
+    with contextlib.suppress(OplataError):
+        await begin(self._database)
     await self._stopping.wait()
 
 
