@@ -56,7 +56,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         """Everything held."""
         whole = self.facts == len(self.ledger.oks) == self.findings.applied
         drained = not self.undrained and not self.resets_in_drain and not self.crossed_in_drain
-        return whole and drained and self.findings.clean
+        return whole and drained and self.findings.clean and not self.exits
 
     @property
     def last_line(self) -> str:

@@ -158,5 +158,7 @@ def _ledger_file(system: System) -> Path:
 
 
 def _exits(system: System) -> list[str]:
-    """Our own kills are -9, and an end in good order is 0; anything else is a fault of the program."""
-    return [f"{each.name} with {code}" for each in system.offspring for code in each.codes if code not in (0, -9)]
+    """Our own kills are -9, an end in good order is 0, and -15 was asked to end before it had begun to listen; anything
+    else is a fault of the program.
+    """
+    return [f"{each.name} with {code}" for each in system.offspring for code in each.codes if code not in (0, -9, -15)]
