@@ -70,6 +70,8 @@ def evidence_of(event: Event) -> Evidence:
 
 def join(left: Evidence, right: Evidence) -> Evidence:
     """Both together."""
+    if not left.orders and not left:
+        return right  # Nothing was known: so it is with the first event of every payment.
     return Evidence(
         seen=_join_amounts(left.seen, right.seen),
         failed=_join_amounts(left.failed, right.failed),

@@ -42,6 +42,10 @@ class Consumer(Protocol):
         Never waits for a fuller batch. Empty when nothing came, also while the queue cannot be reached.
         """
 
+    @property
+    def at_hand(self) -> int:
+        """How many messages ``receive`` would return without waiting for anything; fewer when that is not known."""
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Forget these messages. One whose connection was lost meanwhile is skipped: it will be delivered again."""
 

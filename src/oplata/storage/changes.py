@@ -46,9 +46,8 @@ class ChangeLog:
         # A number taken from a sequence becomes visible when its transaction commits, and those commit in any order:
         # a reader that remembers the last number it saw would skip the late ones. One lock, held from here to the
         # commit, makes the order of the numbers the order of the commits.
-        await self._session.lock_change_log()
         given = self._session.source(_WRITTEN)
-        names, rows = list(given.c.keys()), self._session.every(given)
+        names, rows = list(given.c.keys()), self._session.with_change_log(self._session.every(given), given)
         if handled:
             names, rows = [*names, changes.c.handled.name], rows.add_columns(true())
         statement = insert(changes).from_select(names, rows)

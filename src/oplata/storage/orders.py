@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import exists, func, or_, select, tuple_, update
@@ -14,6 +15,7 @@ from oplata.storage.tables import orders, payments
 _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_at_ms, orders.c.updated_at_ms)
 _STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
 _ALL = tuple(orders.c)
+_NAMES = [col.name for col in _ALL]
 
 LAST_CHARACTER = "\U0010ffff"
 """No text that continues another one stands behind that one with this at its end."""
@@ -73,7 +75,8 @@ class Orders:
             .with_for_update(of=orders)
         )
         bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
-        return {row["order_id"]: OrderRow(**row) for row in (await self._session.execute(held, bound)).mappings()}
+        found: Any = await self._session.execute(held, bound)
+        return {row[0]: OrderRow(**dict(zip(_NAMES, row, strict=True))) for row in found}
 
     async def register(self, order_id: str, amount_kopecks: int, at_ms: int) -> None:
         """Give a locked order that has no amount its amount."""

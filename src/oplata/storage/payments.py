@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, false, select, update
 
 from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude
 from oplata.errors import DataRejected
@@ -23,6 +24,7 @@ _STATE = (
     payments.c.evidence,
     payments.c.updated_at_ms,
 )
+_WHOLE = (*_STATE[:-1], payments.c.created_at_ms, payments.c.updated_at_ms)
 
 
 class Payments:
@@ -31,21 +33,31 @@ class Payments:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def lock(self, keys: Sequence[PaymentKey], at_ms: int) -> dict[PaymentKey, Evidence]:
-        """Hold these payments until the transaction ends, and return their evidence; new ones start with none.
+    async def lock(self, told: Mapping[PaymentKey, Evidence], at_ms: int) -> dict[PaymentKey, Evidence]:
+        """Hold these payments until the transaction ends; new ones are stored with the evidence that is told of them.
 
-        ``keys`` are distinct and ascending: whoever locks several locks them in one order, so nobody deadlocks.
+        Returns the evidence of the others, as it stood. Whoever locks several locks them in ascending order, so nobody
+        deadlocks.
         """
-        await self.create(keys, at_ms)
-        wanted = self._session.source(_KEY)
-        held = (
-            select(*_KEY, payments.c.evidence)
-            .join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
-            .order_by(*_KEY)
-            .with_for_update(of=payments)
+        keys = sorted(told)
+        given = self._session.source(_WHOLE)
+        insert = self._session.insert(payments)
+        # An update that changes no row locks every row that it met; what comes back are those that were inserted.
+        statement = (
+            insert.from_select(list(given.c.keys()), self._session.every(given))
+            .on_conflict_do_update(index_elements=list(_KEY), set_={"status": payments.c.status}, where=false())
+            .returning(*_KEY)
         )
-        rows = await self._session.execute(held, self._session.bind(_KEY, keys))
-        return {(row.terminal_key, row.payment_id): _decode(row.evidence) for row in rows}
+        rows = [(*key, *_columns(told[key]), at_ms, at_ms) for key in keys]
+        fresh = {tuple(row) for row in await self._session.execute(statement, self._session.bind(_WHOLE, rows))}
+        known = [key for key in keys if key not in fresh]
+        return await self._evidence(known) if known else {}
+
+    async def _evidence(self, keys: Sequence[PaymentKey]) -> dict[PaymentKey, Evidence]:
+        wanted = self._session.source(_KEY)
+        statement = select(*_KEY, payments.c.evidence).join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
+        rows: Any = await self._session.execute(statement, self._session.bind(_KEY, keys))
+        return {(row[0], row[1]): _decode(row[2]) for row in rows}
 
     async def create(self, keys: Sequence[PaymentKey], at_ms: int) -> None:
         """Give each of these that has no row one, without evidence. ``keys`` are distinct and ascending."""
@@ -62,6 +74,8 @@ class Payments:
 
     async def save(self, evidence: Mapping[PaymentKey, Evidence], at_ms: int) -> None:
         """Store the evidence of payments that are locked, and all that follows from it."""
+        if not evidence:
+            return
         rows = [(*key, *_columns(evidence[key]), at_ms) for key in sorted(evidence)]
         given = self._session.source(_STATE)
         statement = (
@@ -81,9 +95,10 @@ class Payments:
         )
         found: dict[str, dict[PaymentKey, Payment]] = {}
         bound = self._session.bind((payments.c.order_id,), [(order_id,) for order_id in order_ids])
-        for row in await self._session.execute(statement, bound):
-            payment = conclude(_decode(row.evidence))
-            found.setdefault(str(payment.order_id), {})[row.terminal_key, row.payment_id] = payment
+        rows: Any = await self._session.execute(statement, bound)
+        for row in rows:
+            payment = conclude(_decode(row[2]))
+            found.setdefault(str(payment.order_id), {})[row[0], row[1]] = payment
         return found
 
 
@@ -96,8 +111,11 @@ def _encode(evidence: Evidence) -> str:
     return msgspec.json.encode(evidence).decode()
 
 
+_DECODER = msgspec.json.Decoder(Evidence)
+
+
 def _decode(text: str) -> Evidence:
     try:
-        return msgspec.json.decode(text, type=Evidence)
+        return _DECODER.decode(text)
     except msgspec.MsgspecError:
         raise DataRejected("a payment's stored evidence cannot be read: run `oplata replay`") from None

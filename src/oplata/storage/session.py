@@ -85,6 +85,16 @@ class Session:
         """The larger of two values."""
         return func.greatest(left, right) if self._dialect == "postgresql" else func.max(left, right)
 
+    def with_change_log(self, rows: Select[Any], given: FromClause) -> Select[Any]:
+        """These rows of ``given``, none of which is there before the change log is locked: both in one statement.
+
+        PostgreSQL keeps a function that may wait where it stands, and numbers rows that have come through every join.
+        """
+        if self._dialect != "postgresql":
+            return rows
+        held = select(func.pg_advisory_xact_lock(CHANGE_LOG_LOCK).label("held")).cte("change_log")
+        return select(given).join(held, true())
+
     async def lock_change_log(self) -> None:
         """Be the only one to append changes until this transaction ends, and have its commit wake whoever listens.
 

@@ -57,31 +57,34 @@ async def _advance(uow: UnitOfWork, news: Sequence[Event], at_ms: int) -> frozen
     by_payment: dict[PaymentKey, Evidence] = {}
     for event in news:
         key = (event.terminal_key, event.payment_id or "")
-        by_payment[key] = join(by_payment.get(key, Evidence()), evidence_of(event))
+        evidence = evidence_of(event)
+        by_payment[key] = join(by_payment[key], evidence) if key in by_payment else evidence
     if not by_payment:
         return frozenset()
-    known = await uow.payments.lock(sorted(by_payment), at_ms)
-    joined = {key: join(known[key], evidence) for key, evidence in by_payment.items()}
+    known = await uow.payments.lock(by_payment, at_ms)
+    joined = {key: join(evidence, by_payment[key]) for key, evidence in known.items()}
     await uow.payments.save(joined, at_ms)
-    return frozenset(order_id for evidence in joined.values() for order_id in evidence.orders)
+    return frozenset(order_id for evidence in (by_payment | joined).values() for order_id in evidence.orders)
 
 
 def _archived(works: Sequence[Work]) -> list[ArchivedCallback]:
     """One row per distinct callback, in ascending order of the digests."""
     rows: dict[str, ArchivedCallback] = {}
     for work in works:
-        row, at_ms = rows.get(work.event.digest), work.received_at_ms
+        digest, at_ms = work.event.digest, work.received_at_ms
+        row = rows.get(digest)
         if row is None:
-            row = ArchivedCallback(
-                digest=work.event.digest,
+            rows[digest] = ArchivedCallback(
+                digest=digest,
                 body=work.delivery.envelope.body,
                 content_type=work.content_type,
                 source=work.source,
                 first_seen_at_ms=at_ms,
                 last_seen_at_ms=at_ms,
-                times_seen=0,
+                times_seen=1,
             )
-        rows[work.event.digest] = msgspec.structs.replace(
+            continue
+        rows[digest] = msgspec.structs.replace(
             row,
             first_seen_at_ms=min(row.first_seen_at_ms, at_ms),
             last_seen_at_ms=max(row.last_seen_at_ms, at_ms),

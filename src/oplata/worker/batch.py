@@ -157,6 +157,8 @@ def _plausible(received_at_ms: object, now_ms: int) -> int:
 
 def _printable(text: str, limit: int = 200) -> str:
     """A text that every database takes, from one that anybody may have written."""
+    if len(text) <= limit and text.isprintable():
+        return text
     return "".join(
         letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text[:limit]
     )

@@ -27,7 +27,15 @@ from oplata.worker.settlement import HOLD_S, Settlement
 from oplata.worker.stats import Stats
 
 RECEIVE_TIMEOUT_S = 5.0
+_LOOK_AHEAD_S = 0.002
+"""How often it is looked, while a transaction runs, whether a full batch has come in."""
+
+_SLICE = 50
+"""So many messages are read at a stretch while a transaction runs: its next statement waits no longer than that."""
+
 DEAD_PREFETCH = 100
+
+Reader = Callable[[Sequence[Delivery]], Part]
 
 log = structlog.get_logger("oplata.worker")
 
@@ -109,13 +117,13 @@ class Worker:
         """Begin to drain. May be called from a signal handler."""
         self._stopping.set()
 
-    async def _loop(self, reader: Callable[[Sequence[Delivery]], Part], *, prefetch: int, dead: bool) -> None:
+    async def _loop(self, reader: Reader, *, prefetch: int, dead: bool) -> None:
         try:
             await self._go_round(reader, prefetch=prefetch, dead=dead)
         finally:
             self.progress.end()
 
-    async def _go_round(self, reader: Callable[[Sequence[Delivery]], Part], *, prefetch: int, dead: bool) -> None:
+    async def _go_round(self, reader: Reader, *, prefetch: int, dead: bool) -> None:
         while not self._stopping.is_set():
             consumer = self._queue.consumer(prefetch=prefetch, dead=dead)
             try:
@@ -125,7 +133,7 @@ class Worker:
                 await consumer.close()
             await self._until_the_database_takes_writes()
 
-    async def _consume(self, consumer: Consumer, reader: Callable[[Sequence[Delivery]], Part]) -> None:
+    async def _consume(self, consumer: Consumer, reader: Reader) -> None:
         """Work until ``stop``, or until the database has been away for too long to hold on to messages."""
         failures = 0
         while not self._stopping.is_set():
@@ -139,8 +147,40 @@ class Worker:
                 continue
             failures = 0
             self.stats.received += len(deliveries)
-            if deliveries and not await self._settlement.settle(consumer, reader(deliveries)):
+            if deliveries and not await self._settle(consumer, reader, deliveries):
                 return
+
+    async def _settle(self, consumer: Consumer, reader: Reader, deliveries: Sequence[Delivery]) -> bool:
+        """Settle these, and all full batches that are at hand before the one before them is settled.
+
+        While one transaction is with the database, the next batch is read; never more than one, and never one that is
+        not full: it has time to grow. The folds of two batches commute, and each is acked after its own commit.
+        """
+        part: Part | None = reader(deliveries)
+        while part is not None:
+            self.progress.turn()
+            settling = asyncio.ensure_future(self._settlement.settle(consumer, part))
+            try:
+                part = await self._read_ahead(consumer, reader, settling)
+            except BaseException:
+                settling.cancel()
+                await asyncio.wait({settling})
+                raise
+            if not await settling:
+                if part is not None:
+                    # It is unsettled, and goes back when the consumer is closed.
+                    self.stats.released += part.size + len(part.puzzling)
+                return False
+        return True
+
+    async def _read_ahead(self, consumer: Consumer, reader: Reader, settling: asyncio.Future[bool]) -> Part | None:
+        while not settling.done() and not self._stopping.is_set():
+            if consumer.at_hand >= self._batch_size:
+                deliveries = await consumer.receive(limit=self._batch_size, timeout_s=RECEIVE_TIMEOUT_S)
+                self.stats.received += len(deliveries)
+                return await _read_in_slices(reader, deliveries)
+            await asyncio.wait({settling}, timeout=_LOOK_AHEAD_S)
+        return None
 
     async def _until_the_database_takes_writes(self) -> None:
         """Take nothing from the queue before it does: each message handed back may count against a broker's limit."""
@@ -182,3 +222,15 @@ class Worker:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+async def _read_in_slices(reader: Reader, deliveries: Sequence[Delivery]) -> Part:
+    parts: list[Part] = []
+    for start in range(0, len(deliveries), _SLICE):
+        parts.append(reader(deliveries[start : start + _SLICE]))
+        await asyncio.sleep(0)
+    return Part(
+        [work for part in parts for work in part.works],
+        [poison for part in parts for poison in part.poison],
+        [delivery for part in parts for delivery in part.puzzling],
+    )

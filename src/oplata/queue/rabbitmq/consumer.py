@@ -81,6 +81,11 @@ class RabbitConsumer:
         """How many messages the broker has handed to us that we have not settled."""
         return len(self._unsettled)
 
+    @property
+    def at_hand(self) -> int:
+        """How many messages have come that nobody has received yet."""
+        return len(self._buffer)
+
     def start(self) -> None:
         """Begin to consume; returns at once."""
         self._session.start()

@@ -62,6 +62,11 @@ class SqliteConsumer:
                 return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
             await self._wait_for_something(deadline_s)
 
+    @property
+    def at_hand(self) -> int:
+        """How many messages are leased that nobody has received yet; what lies in the file is not known."""
+        return len(self._arrived)
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Forget these messages; one that this process no longer holds is skipped.
 
