@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 PASSWORD = "Password"  # noqa: S105  The name of the field, not a password.
 TOKEN = "Token"  # noqa: S105
 
+_UNSIGNED = frozenset({TOKEN, PASSWORD})
+
 
 class NumberText(str):
     """A JSON number kept as the text that arrived: ``1.0`` and ``1`` sign differently, and big integers stay whole."""
@@ -25,10 +27,12 @@ def signed_fields(fields: Iterable[tuple[str, object]]) -> dict[str, str]:
     """The fields that the token covers, as the text that it covers them by."""
     signed: dict[str, str] = {}
     for name, value in fields:
-        if name in (TOKEN, PASSWORD):
+        if name in _UNSIGNED:
             # A field named Password would be replaced by the password when signing: nothing vouches for its value.
             continue
-        if isinstance(value, str):
+        if type(value) is str:
+            signed[name] = value
+        elif isinstance(value, str):
             signed[name] = str.__str__(value)  # A plain string, because serializers refuse its subclasses.
         elif isinstance(value, bool):
             signed[name] = "true" if value else "false"
@@ -40,7 +44,7 @@ def signed_fields(fields: Iterable[tuple[str, object]]) -> dict[str, str]:
 def sign(fields: Mapping[str, str], password: str) -> str:
     """The token of these signed fields, in lower-case hex."""
     joined = {**fields, PASSWORD: password}
-    return hashlib.sha256("".join(joined[name] for name in sorted(joined)).encode()).hexdigest()
+    return hashlib.sha256("".join([joined[name] for name in sorted(joined)]).encode()).hexdigest()
 
 
 def token_of(payload: Mapping[str, object], password: str) -> str:

@@ -11,7 +11,8 @@ from starlette.types import Scope, Send
 from oplata.ingest.outcomes import Outcome
 
 WHOLE = "oplata.response.whole"
-"""The name of the extension with which ``ingest/connection.py`` takes a whole response: status, headers, body."""
+"""The extension of ASGI that ``ingest/connection.py`` offers: ``read`` returns the body if it is there, and ``write``
+takes a whole response, its status, headers and body."""
 
 RETRY_AFTER_S = 5
 """When to come again after a 503. The bank keeps its own schedule; other senders listen."""

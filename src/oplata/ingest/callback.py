@@ -30,6 +30,7 @@ CONFIRM_GRACE_S = 0.5
 """The publisher keeps the limit itself; this much later we stop waiting for it, in any case before the bank does."""
 
 _log = structlog.get_logger("oplata.ingest")
+_PLAIN_JSON = JSON.encode()
 _TERMINAL_KEY = re.compile(r"[A-Za-z0-9_.-]{1,20}", re.ASCII)
 _OURS = frozenset({Outcome.OVERLOADED, Outcome.UNCONFIRMED, Outcome.UNAVAILABLE, Outcome.STOPPED})
 
@@ -115,11 +116,7 @@ class Callback:
         content_type, refused = read_head(scope, self._limits.body_bytes)
         if refused is not None:
             return refused
-        try:
-            with self._body_deadlines.limit():
-                body = await read_body(receive, self._limits.body_bytes)
-        except TimeoutError:
-            return answer.TOO_SLOW
+        body = await self._body(scope, receive)
         if not isinstance(body, bytes):
             return body
         refused = self._verify(body, content_type)
@@ -130,6 +127,17 @@ class Callback:
                 return await self._publish(self._envelope(body, content_type, source))
         except TimeoutError:
             return answer.UNCONFIRMED
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | Answer | None:
+        whole = scope.get("extensions", {}).get(answer.WHOLE)
+        body: bytes | None = whole["read"]() if whole else None
+        if body is not None:
+            return body if len(body) <= self._limits.body_bytes else answer.TOO_LONG
+        try:
+            with self._body_deadlines.limit():
+                return await read_body(receive, self._limits.body_bytes)
+        except TimeoutError:
+            return answer.TOO_SLOW
 
     def _verify(self, body: bytes, content_type: str) -> Answer | None:
         try:
@@ -201,7 +209,7 @@ def read_head(scope: Scope, most_bytes: int) -> tuple[str, Answer | None]:
     content_type = JSON
     for name, value in scope["headers"]:
         if name == b"content-type":
-            if value.partition(b";")[0].strip().lower() == FORM.encode():
+            if value != _PLAIN_JSON and value.partition(b";")[0].strip().lower() == FORM.encode():
                 content_type = FORM
         elif name == b"content-length":
             if _declares_more(value, most_bytes):

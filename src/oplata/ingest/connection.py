@@ -13,6 +13,7 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from oplata.ingest import answer
+from oplata.ingest.answer import WHOLE
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -129,7 +130,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["extensions"] = {answer.WHOLE: {"write": partial(write_whole, cycle)}}
+        cycle.scope["extensions"] = {WHOLE: {"read": partial(read_whole, cycle), "write": partial(write_whole, cycle)}}
         # uvicorn's own answer beyond its limit on connections does not say when to come again.
         super()._start_asgi_task(cycle, _overloaded if app is service_unavailable else app)
 
@@ -186,6 +187,14 @@ class Connection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def read_whole(cycle: RequestResponseCycle) -> bytes | None:
+    """The body, if all of it has come already, as it nearly always has; else None, and it is to be waited for."""
+    if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+        return None
+    body, cycle.body = bytes(cycle.body), bytearray()
+    return body
 
 
 def write_whole(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:

@@ -76,9 +76,9 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # Untyped, as above.
 
     def publish(self, channel_number: int, routing_key: str, properties: Any, body: bytes) -> None:
         """Send a mandatory message to the default exchange."""
-        self._output_marshaled_frames(
-            frames.message_frames(channel_number, routing_key, properties, body, self._body_max_length)
-        )
+        largest = self._body_max_length
+        pieces = frames.message_frames(channel_number, routing_key, properties, body, largest)
+        self._send_later(pieces, 2 - (-len(body) // largest))
 
     def _create_channel(self, channel_number: int, on_open_callback: Any) -> WireChannel:
         return WireChannel(self, channel_number, on_open_callback)
@@ -172,10 +172,13 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # Untyped, as above.
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         """Keep these bytes, in their order, for the one write at the end of this turn of the loop."""
+        self._send_later(marshaled_frames, len(marshaled_frames))
+
+    def _send_later(self, pieces: Sequence[bytes], count: int) -> None:
         if not self._outgoing:
             self.ioloop.call_soon(self._flush)
-        self._outgoing += marshaled_frames
-        self.frames_sent += len(marshaled_frames)
+        self._outgoing += pieces
+        self.frames_sent += count
 
     def _flush(self) -> None:
         joined = b"".join(self._outgoing)
