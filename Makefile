@@ -12,11 +12,12 @@ STAMP := .venv/.installed
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.installed
 BENCH_NODE := bench/rpc/node_modules/.package-lock.json
+PEERS_NODE := bench/peers/node/node_modules/.package-lock.json
 
 # Where it is set, each of the thousand processes that the tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-newer simulate chaos alarm attack bench-rpc lint format lock services services-stop clean
+.PHONY: help install demo test test-newer simulate chaos alarm attack bench bench-rpc lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.
@@ -49,6 +50,10 @@ alarm: $(STAMP)  ## Watch real processes with a real Prometheus, kill the worker
 	$(BIN)/python -m tests.services install
 	$(BIN)/python -m tests.monitoring
 
+bench: $(BENCH_STAMP) $(PEERS_NODE)  ## Measure callbacks beside their peers, in 15 minutes; needs Node and npm. BENCH_QUICK=1 is shorter.
+	$(BIN)/python -m tests.services install
+	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench $(ARGS)
+
 bench-rpc: $(BENCH_STAMP) $(BENCH_NODE)  ## Measure our tRPC beside Node's and FastAPI; needs Node and npm. BENCH_QUICK=1 is shorter.
 	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench.rpc $(ARGS)
 
@@ -77,7 +82,7 @@ services-stop: $(STAMP)  ## Stop them and delete their data.
 clean:  ## Stop the services and delete what was made.
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services stop; fi
 	rm -rf .venv $(BENCH) .services .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis dist build
-	rm -rf examples/node-shop/node_modules bench/rpc/node_modules
+	rm -rf examples/node-shop/node_modules bench/rpc/node_modules bench/peers/node/node_modules
 	find src tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip is what venv makes last, so a .venv that was cut short is made again.
@@ -100,6 +105,10 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/pip
 $(BENCH_STAMP): bench/requirements.lock $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
 	$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --require-hashes -r bench/requirements.lock
+	@touch $@
+
+$(PEERS_NODE): bench/peers/node/package-lock.json
+	cd bench/peers/node && npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 $(BENCH_NODE): bench/rpc/package-lock.json
