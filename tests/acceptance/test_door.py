@@ -165,7 +165,7 @@ async def test_a_revoked_key_dies_within_seconds_and_an_expired_one_at_once(shop
     await shop.told("stats.overview", key="read")
     [found] = [key for key in await shop.app.keys.list() if key.name == "read"]
     await shop.app.keys.revoke(found.id, who="olga", why="lost")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await until(lambda: shop.call("stats.overview", key="read"), lambda answer: answer.status_code == 401)
     brief = await shop.app.keys.create("brief", Scope.READ, who="test", lifetime_ms=300)
     assert (await shop.call("stats.overview", key=brief.key)).status_code == 200
@@ -175,7 +175,7 @@ async def test_a_revoked_key_dies_within_seconds_and_an_expired_one_at_once(shop
 
 async def test_no_key_lies_in_the_database_and_its_use_is_noted(shop: Shop, tmp_path: Path) -> None:
     await shop.told("stats.overview", key="read")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await until(shop.app.keys.list, lambda keys: any(key.last_used_at for key in keys if key.name == "read"))
     written = await asyncio.to_thread(lambda: b"".join(path.read_bytes() for path in tmp_path.glob("oplata.db*")))
     for key in shop.keys.values():

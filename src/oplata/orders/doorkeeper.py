@@ -91,6 +91,7 @@ class Doorkeeper:
         self._known: dict[str, tuple[KeyRow, float]] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS)
         self._used: dict[str, int] = {}
+        self._unwritten: dict[str, int] = {}
         self._writing: asyncio.Task[None] | None = None
         self._streams: dict[str, set[asyncio.Task[object]]] = {}
         self._watching: asyncio.Task[None] | None = None
@@ -196,20 +197,24 @@ class Doorkeeper:
         now_ms = self._now_ms()
         if now_ms - max(row.last_used_at_ms or 0, self._used.get(row.id, 0)) < USED_EVERY_MS:
             return
-        self._used[row.id] = now_ms
+        self._used[row.id] = self._unwritten[row.id] = now_ms
+        if len(self._used) > MAX_KNOWN:
+            self._used.clear()
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_use(), name="oplata-key-use")
 
     async def _write_use(self) -> None:
         """Beside the calls, and never in the way of one. What is lost here is lost without harm."""
-        try:
-            async with self._database.unit_of_work() as uow:
-                await uow.keys.used(dict(self._used))
-                await uow.commit()
-        except OplataError as error:
-            _log.info("When keys were used was not noted.", action="door.key_use", error=describe(error))
-        if len(self._used) > MAX_KNOWN:
-            self._used.clear()
+        while self._unwritten:
+            times, self._unwritten = self._unwritten, {}
+            try:
+                async with self._database.unit_of_work() as uow:
+                    await uow.keys.used(times)
+                    await uow.commit()
+            except OplataError as error:
+                for key_id in times:
+                    self._used.pop(key_id, None)  # The next use is written again.
+                _log.info("When keys were used was not noted.", action="door.key_use", error=describe(error))
 
     @contextlib.contextmanager
     def _held(self, key_id: str) -> Iterator[None]:

@@ -15,6 +15,8 @@ from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 
 MAX_ID_DIGITS = 18
+MAX_SHARED = 256
+"""How many changes are held to be told to many: they come at nearly the same moment to each."""
 
 
 class StatusChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -43,6 +45,7 @@ class Watching:
     def __init__(self, database: Database, feed: Feed) -> None:
         self._database = database
         self._feed = feed
+        self._told: dict[tuple[int, bool], Tracked[StatusChange]] = {}
 
     async def changes(
         self, order_id: str | None, last_event_id: str | None, *, for_buyer: bool = False
@@ -54,10 +57,19 @@ class Watching:
             last = await self._last(order_id)
             after = 0 if last is None else last[0]
             if last is not None:
-                yield _told(*last, for_buyer=for_buyer)
+                yield self._tracked(*last, for_buyer=for_buyer)
         async with aclosing(self._feed.subscribe(after=after, order_id=order_id)) as told:
             async for change_id, change in told:
-                yield _told(change_id, change, for_buyer=for_buyer)
+                yield self._tracked(change_id, change, for_buyer=for_buyer)
+
+    def _tracked(self, change_id: int, change: Change, *, for_buyer: bool) -> Tracked[StatusChange]:
+        """The same value for all who are told of one change, so that it is checked and written down once for all."""
+        known = self._told.get((change_id, for_buyer))
+        if known is None:
+            known = self._told[change_id, for_buyer] = _told(change_id, change, for_buyer=for_buyer)
+            if len(self._told) > MAX_SHARED:
+                del self._told[next(iter(self._told))]
+        return known
 
     async def _last(self, order_id: str) -> tuple[int, Change] | None:
         async with self._database.unit_of_work(read_only=True) as uow:

@@ -21,6 +21,10 @@ from oplata.rpc.wire import Payload, Transformer, Wire
 
 logger = logging.getLogger("oplata.rpc")
 
+MAX_SHARED: Final = 256
+MAX_SHARED_BYTES: Final = 4096
+"""So many values of streams are kept in the form in which they are sent, if they are no longer than this."""
+
 
 @dataclass(slots=True)
 class ContextRequest:
@@ -94,6 +98,7 @@ class Service:
         self.procedures: Final = router.procedures()
         self.settings: Final = settings
         self.wire: Final = Wire(settings.transformer)
+        self._shared: dict[int, tuple[Tracked[Any], Procedure, Payload]] = {}
 
     async def context(self, request: ContextRequest) -> Any:
         make = self.settings.context
@@ -119,9 +124,21 @@ class Service:
         return codec.convert(tree)
 
     def item(self, procedure: Procedure, item: Any) -> tuple[str | None, Payload]:
-        """One value of a stream, checked, with its id where it is tracked."""
+        """One value of a stream, checked, with its id where it is tracked.
+
+        Many subscribers may be told one and the same value: it is checked and written down for the first of them.
+        """
         if isinstance(item, Tracked):
-            return item.id, self.wire.payload(procedure, item.data)
+            known = self._shared.get(id(item))
+            # The value is held beside what came of it, so its address cannot be another one's meanwhile.
+            if known is not None and known[0] is item and known[1] is procedure:
+                return item.id, known[2]
+            payload = self.wire.payload(procedure, item.data)
+            if isinstance(payload, msgspec.Raw) and memoryview(payload).nbytes <= MAX_SHARED_BYTES:
+                self._shared[id(item)] = (item, procedure, payload)
+                if len(self._shared) > MAX_SHARED:
+                    del self._shared[next(iter(self._shared))]
+            return item.id, payload
         return None, self.wire.payload(procedure, item)
 
     def shape(
