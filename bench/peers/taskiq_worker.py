@@ -8,7 +8,6 @@ from typing import Any
 
 import asyncpg
 from taskiq import TaskiqEvents, TaskiqState
-from taskiq.acks import AcknowledgeType
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 from taskiq_aio_pika.queue import QueueType
 
@@ -28,7 +27,7 @@ async def connect(state: TaskiqState) -> None:
     state.pool = await asyncpg.create_pool(DATABASE_URL, min_size=10, max_size=10)
 
 
-@broker.task(task_name="apply", ack_type=AcknowledgeType.WHEN_EXECUTED)
+@broker.task(task_name="apply")
 async def apply(payment: dict[str, Any]) -> None:
     await broker.state.pool.execute(UPDATE, payment["OrderId"])
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import exists, func, select, tuple_, update
+from sqlalchemy import Executable, exists, func, select, tuple_, update
 
-from oplata.storage.session import Session
+from oplata.storage.session import Session, built_once
 from oplata.storage.tables import callbacks, events
 
 _COLUMNS = (
@@ -56,9 +56,13 @@ class Archive:
 
     async def keep(self, seen: Sequence[ArchivedCallback]) -> None:
         """Store what is new and count what is not. Each digest stands once in ``seen``, in ascending order."""
+        await self._session.execute(self._keeping(), self._session.bind(_COLUMNS, map(_row, seen)))
+
+    @built_once
+    def _keeping(self) -> Executable:
         given = self._session.source(_COLUMNS)
         statement = self._session.insert(callbacks).from_select(list(given.c.keys()), self._session.every(given))
-        statement = statement.on_conflict_do_update(
+        return statement.on_conflict_do_update(
             index_elements=[callbacks.c.digest],
             set_={
                 "times_seen": callbacks.c.times_seen + statement.excluded.times_seen,
@@ -68,7 +72,6 @@ class Archive:
                 ),
             },
         )
-        await self._session.execute(statement, self._session.bind(_COLUMNS, map(_row, seen)))
 
     async def get(self, digest: str) -> ArchivedCallback | None:
         """The callback of this event, or None."""

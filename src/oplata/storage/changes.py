@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, func, insert, select, true
+from sqlalchemy import Executable, Select, func, insert, select, true
 
-from oplata.storage.session import Session
+from oplata.storage.session import Session, built_once
 from oplata.storage.tables import changes, orders
 
 _COLUMNS = tuple(col for col in changes.c if col.name not in ("id", "handled", "traceparent"))
@@ -46,13 +46,21 @@ class ChangeLog:
         # A number taken from a sequence becomes visible when its transaction commits, and those commit in any order:
         # a reader that remembers the last number it saw would skip the late ones. One lock, held from here to the
         # commit, makes the order of the numbers the order of the commits.
-        given = self._session.source(_WRITTEN)
-        names, rows = list(given.c.keys()), self._session.with_change_log(self._session.every(given), given)
-        if handled:
-            names, rows = [*names, changes.c.handled.name], rows.add_columns(true())
-        statement = insert(changes).from_select(names, rows)
+        statement = self._appending_handled() if handled else self._appending()
         written = [(*msgspec.structs.astuple(each), self.traces.get(each.order_id)) for each in told]
         await self._session.execute(statement, self._session.bind(_WRITTEN, written))
+
+    @built_once
+    def _appending(self) -> Executable:
+        given = self._session.source(_WRITTEN)
+        rows = self._session.with_change_log(self._session.every(given), given)
+        return insert(changes).from_select(list(given.c.keys()), rows)
+
+    @built_once
+    def _appending_handled(self) -> Executable:
+        given = self._session.source(_WRITTEN)
+        rows = self._session.with_change_log(self._session.every(given), given).add_columns(true())
+        return insert(changes).from_select([*given.c.keys(), changes.c.handled.name], rows)
 
     async def traceparents(self, ids: Sequence[int]) -> dict[int, str]:
         """The traces that these changes belong to; a change without one is absent."""

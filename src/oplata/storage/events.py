@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import and_, exists, select
+from sqlalchemy import Executable, and_, exists, select
 
 from oplata.domain.events import Event, EventKind
-from oplata.storage.session import Session
+from oplata.storage.session import Session, built_once
 from oplata.storage.tables import callbacks, events, payments
 
 _COLUMNS = tuple(events.c)
@@ -28,15 +28,19 @@ class EventStore:
         Each digest stands once in ``told``, in ascending order. An event that another transaction is claiming is
         waited for.
         """
+        rows = [(*_row(event), at_ms) for event in told]
+        claimed = await self._session.execute(self._claiming(), self._session.bind(_COLUMNS, rows))
+        return frozenset(claimed.scalars())
+
+    @built_once
+    def _claiming(self) -> Executable:
         given = self._session.source(_COLUMNS)
-        statement = (
+        return (
             self._session.insert(events)
             .from_select(list(given.c.keys()), self._session.every(given))
             .on_conflict_do_nothing(index_elements=[events.c.digest])
             .returning(events.c.digest)
         )
-        rows = [(*_row(event), at_ms) for event in told]
-        return frozenset((await self._session.execute(statement, self._session.bind(_COLUMNS, rows))).scalars())
 
     async def restore(self, told: Sequence[Event], at_ms: int) -> None:
         """Write these over what is recorded under their digests, for the archive says that it is wrong.

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import exists, func, or_, select, tuple_, update
+from sqlalchemy import Executable, exists, func, or_, select, tuple_, update
 
 from oplata.domain.status import OrderStatus
-from oplata.storage.session import Session
+from oplata.storage.session import Session, built_once
 from oplata.storage.tables import orders, payments
 
 _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_at_ms, orders.c.updated_at_ms)
@@ -59,24 +59,30 @@ class Orders:
         That row is what a registration and a callback, at the same moment, meet at: without it each would miss the
         other. ``order_ids`` are distinct and ascending.
         """
+        rows = [(order_id, OrderStatus.UNREGISTERED.value, 0, at_ms, at_ms) for order_id in order_ids]
+        await self._session.execute(self._making(), self._session.bind(_NEW, rows))
+        bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
+        found: Any = await self._session.execute(self._holding(), bound)
+        return {row[0]: OrderRow(**dict(zip(_NAMES, row, strict=True))) for row in found}
+
+    @built_once
+    def _making(self) -> Executable:
         given = self._session.source(_NEW)
-        fresh = (
+        return (
             self._session.insert(orders)
             .from_select(list(given.c.keys()), self._session.every(given))
             .on_conflict_do_nothing(index_elements=[orders.c.order_id])
         )
-        rows = [(order_id, OrderStatus.UNREGISTERED.value, 0, at_ms, at_ms) for order_id in order_ids]
-        await self._session.execute(fresh, self._session.bind(_NEW, rows))
+
+    @built_once
+    def _holding(self) -> Executable:
         wanted = self._session.source((orders.c.order_id,))
-        held = (
+        return (
             select(*_ALL)
             .join(wanted, orders.c.order_id == wanted.c.order_id)
             .order_by(orders.c.order_id)
             .with_for_update(of=orders)
         )
-        bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
-        found: Any = await self._session.execute(held, bound)
-        return {row[0]: OrderRow(**dict(zip(_NAMES, row, strict=True))) for row in found}
 
     async def register(self, order_id: str, amount_kopecks: int, at_ms: int) -> None:
         """Give a locked order that has no amount its amount."""
@@ -90,16 +96,19 @@ class Orders:
         """Store status, review, version and time of locked orders."""
         if not changed:
             return
+        rows = [
+            (row.order_id, row.status, row.review, row.version, row.updated_at_ms) for _, row in sorted(changed.items())
+        ]
+        await self._session.execute(self._saving(), self._session.bind(_STATE, rows))
+
+    @built_once
+    def _saving(self) -> Executable:
         given = self._session.source(_STATE)
-        statement = (
+        return (
             update(orders)
             .values({col.name: given.c[col.name] for col in _STATE[1:]})
             .where(orders.c.order_id == given.c.order_id)
         )
-        rows = [
-            (row.order_id, row.status, row.review, row.version, row.updated_at_ms) for _, row in sorted(changed.items())
-        ]
-        await self._session.execute(statement, self._session.bind(_STATE, rows))
 
     async def count_unregistered(self, *, limit: int) -> int:
         """How many orders only payments name; counted in the index, and no further than to ``limit``."""

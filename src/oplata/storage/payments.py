@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import and_, false, select, update
+from sqlalchemy import Executable, and_, false, select, update
 
 from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude
 from oplata.errors import DataRejected
-from oplata.storage.session import Session
+from oplata.storage.session import Session, built_once
 from oplata.storage.tables import payments
 
 _KEY = (payments.c.terminal_key, payments.c.payment_id)
@@ -40,24 +40,30 @@ class Payments:
         deadlocks.
         """
         keys = sorted(told)
+        rows = [(*key, *_columns(told[key]), at_ms, at_ms) for key in keys]
+        fresh: Any = await self._session.execute(self._holding(), self._session.bind(_WHOLE, rows))
+        inserted = {tuple(row) for row in fresh}
+        known = [key for key in keys if key not in inserted]
+        if not known:
+            return {}
+        stood: Any = await self._session.execute(self._reading(), self._session.bind(_KEY, known))
+        return {(row[0], row[1]): _decode(row[2]) for row in stood}
+
+    @built_once
+    def _holding(self) -> Executable:
         given = self._session.source(_WHOLE)
         insert = self._session.insert(payments)
         # An update that changes no row locks every row that it met; what comes back are those that were inserted.
-        statement = (
+        return (
             insert.from_select(list(given.c.keys()), self._session.every(given))
             .on_conflict_do_update(index_elements=list(_KEY), set_={"status": payments.c.status}, where=false())
             .returning(*_KEY)
         )
-        rows = [(*key, *_columns(told[key]), at_ms, at_ms) for key in keys]
-        fresh = {tuple(row) for row in await self._session.execute(statement, self._session.bind(_WHOLE, rows))}
-        known = [key for key in keys if key not in fresh]
-        return await self._evidence(known) if known else {}
 
-    async def _evidence(self, keys: Sequence[PaymentKey]) -> dict[PaymentKey, Evidence]:
+    @built_once
+    def _reading(self) -> Executable:
         wanted = self._session.source(_KEY)
-        statement = select(*_KEY, payments.c.evidence).join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
-        rows: Any = await self._session.execute(statement, self._session.bind(_KEY, keys))
-        return {(row[0], row[1]): _decode(row[2]) for row in rows}
+        return select(*_KEY, payments.c.evidence).join(wanted, and_(*(col == wanted.c[col.name] for col in _KEY)))
 
     async def create(self, keys: Sequence[PaymentKey], at_ms: int) -> None:
         """Give each of these that has no row one, without evidence. ``keys`` are distinct and ascending."""
@@ -77,29 +83,35 @@ class Payments:
         if not evidence:
             return
         rows = [(*key, *_columns(evidence[key]), at_ms) for key in sorted(evidence)]
+        await self._session.execute(self._saving(), self._session.bind(_STATE, rows))
+
+    @built_once
+    def _saving(self) -> Executable:
         given = self._session.source(_STATE)
-        statement = (
+        return (
             update(payments)
             .values({col.name: given.c[col.name] for col in _STATE[len(_KEY) :]})
             .where(and_(*(col == given.c[col.name] for col in _KEY)))
         )
-        await self._session.execute(statement, self._session.bind(_STATE, rows))
 
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, dict[PaymentKey, Payment]]:
         """The payments that belong to each of these orders; an order without any is absent."""
-        wanted = self._session.source((payments.c.order_id,))
-        statement = (
-            select(*_KEY, payments.c.evidence)
-            .join(wanted, payments.c.order_id == wanted.c.order_id)
-            .order_by(payments.c.order_id, *_KEY)
-        )
         found: dict[str, dict[PaymentKey, Payment]] = {}
         bound = self._session.bind((payments.c.order_id,), [(order_id,) for order_id in order_ids])
-        rows: Any = await self._session.execute(statement, bound)
+        rows: Any = await self._session.execute(self._of_orders(), bound)
         for row in rows:
             payment = conclude(_decode(row[2]))
             found.setdefault(str(payment.order_id), {})[row[0], row[1]] = payment
         return found
+
+    @built_once
+    def _of_orders(self) -> Executable:
+        wanted = self._session.source((payments.c.order_id,))
+        return (
+            select(*_KEY, payments.c.evidence)
+            .join(wanted, payments.c.order_id == wanted.c.order_id)
+            .order_by(payments.c.order_id, *_KEY)
+        )
 
 
 def _columns(evidence: Evidence) -> tuple[object, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import delete, select
+from sqlalchemy import Executable, delete, select
 
 from oplata.domain.status import OrderStatus
-from oplata.storage.session import Session
+from oplata.storage.session import Session, built_once
 from oplata.storage.tables import words
 
 _COLUMNS = tuple(words.c)
@@ -32,11 +32,14 @@ class Words:
 
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, Word]:
         """What was said of each of these orders; one of which nothing was is absent."""
-        wanted = self._session.source((words.c.order_id,))
-        statement = select(*_COLUMNS).join(wanted, words.c.order_id == wanted.c.order_id)
         bound = self._session.bind((words.c.order_id,), [(order_id,) for order_id in order_ids])
-        rows = (await self._session.execute(statement, bound)).mappings()
+        rows = (await self._session.execute(self._of_orders(), bound)).mappings()
         return {row["order_id"]: Word(**row) for row in rows}
+
+    @built_once
+    def _of_orders(self) -> Executable:
+        wanted = self._session.source((words.c.order_id,))
+        return select(*_COLUMNS).join(wanted, words.c.order_id == wanted.c.order_id)
 
     async def say(self, word: Word) -> None:
         """Have this stand in the place of what was said before."""
