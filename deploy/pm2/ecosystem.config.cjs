@@ -31,9 +31,9 @@ const app = (name, args, metricsPort) => ({
 
 module.exports = {
   apps: [
-    // Metrics and health have a port for each process: serve's two have 9464 and 9465, the workers 9471 and on.
+    // Metrics and health have a port for each process: serve's two have 9464 and 9465, relay 9469, the workers 9471 and on.
     app('oplata-serve', ['serve', '--processes', '2'], metricsBase),
-    app('oplata-relay', ['relay'], metricsBase + 6),
+    app('oplata-relay', ['relay'], metricsBase + 5),
     ...Array.from({ length: workers }, (_, at) => app(`oplata-worker-${at + 1}`, ['worker'], metricsBase + 7 + at)),
   ],
 };

@@ -61,7 +61,7 @@ class Load:
 async def hang_up(process: Running, said: str, times: int) -> None:
     process.process.send_signal(signal.SIGHUP)
     for _ in range(times):
-        await asyncio.to_thread(process.line, '{"action": "rotate"')
+        await asyncio.to_thread(process.line, '{"action": "app.rotate"')
     assert sum(said in line for line in process.lines) >= times, process.lines
 
 
@@ -84,7 +84,7 @@ async def test_a_password_is_rotated_under_load_and_nothing_is_refused(tmp_path:
         with running("worker", cwd=tmp_path, **settings) as worker:
             await asyncio.to_thread(worker.line, "oplata worker is ready")
             secret.write_text("", encoding="utf-8")
-            await hang_up(serve, "the passwords stay as they were", 2)
+            await hang_up(serve, "the passwords stay", 2)
             await load.more(20)
             secret.write_text("new", encoding="utf-8")
             await until_applied(tmp_path, load.answers.total() - CLIENTS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -11,6 +14,8 @@ from oplata.cli.root import root
 from oplata.cli.service.arguments import of_each, with_post
 from oplata.cli.service.crashes import BASE_S, CAP_S, CRASH_LIMIT, SHORTEST_S, STABLE_S, Crashes
 from oplata.cli.service.post import Post
+from oplata.cli.service.reload import changes
+from oplata.errors import SettingsError
 
 
 def test_pauses_grow_and_have_a_ceiling_until_it_is_hopeless() -> None:
@@ -72,3 +77,32 @@ def test_a_process_learns_which_one_it_is() -> None:
     assert command.make_context("serve", with_post([], post)).params["post"] == post
     with pytest.raises(click.BadParameter, match="own use"):
         command.make_context("serve", ["--post", "x"])
+
+
+@pytest.mark.anyio
+async def test_a_changed_file_is_named_and_others_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen = changes()
+    changed = asyncio.ensure_future(anext(seen))
+    for _ in range(100):
+        # The watch begins a moment after it was asked for.
+        (tmp_path / ".venv" / "package.py").write_text(str(_), encoding="utf-8")
+        (tmp_path / "notes.txt").write_text(str(_), encoding="utf-8")
+        (tmp_path / "oplata.toml").write_text(f"# {_}", encoding="utf-8")
+        await asyncio.wait({changed}, timeout=0.2)
+        if changed.done():
+            break
+
+    assert await changed == "oplata.toml"
+    await seen.aclose()
+
+
+@pytest.mark.anyio
+async def test_reload_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+
+    with pytest.raises(SettingsError, match=r"pip install 'oplata\[reload\]'"):
+        await anext(changes())

@@ -13,17 +13,14 @@ import structlog
 from oplata.app import Oplata, Role
 from oplata.cli.code import load_handlers
 from oplata.cli.lifetime import listening, run_loop, signals_heard, until_stopped
-from oplata.cli.service.lifeline import ALIVE, READY, Lifeline
 from oplata.cli.service.post import Post
-from oplata.cli.service.systemd import Systemd
+from oplata.cli.service.watched import Watched
 from oplata.errors import OplataError
 from oplata.observability.logging import configure, loop_failed, without_passwords
 from oplata.observability.reports import Reports
 from oplata.observability.server import exposed
 from oplata.settings import Settings
-from oplata.settings.sources import service_manager
 
-BEAT_S = 5.0
 ORPHAN_EXTRA_S = 30.0
 
 _log = structlog.get_logger("oplata.app")
@@ -77,7 +74,7 @@ def _expected(error: Exception) -> bool:
 
 async def _run(app: Oplata, post: Post | None, reread: Callable[[], Settings]) -> None:
     asyncio.get_running_loop().set_exception_handler(loop_failed)
-    watched = Watched(app, post)
+    watched = Watched(str(app.role), post, progresses=app.progresses)
     if watched.lifeline is not None:
         watched.lifeline.leave_with_parent(app.settings.drain_timeout_s + ORPHAN_EXTRA_S)
     with signals_heard(
@@ -125,46 +122,3 @@ async def _measured(app: Oplata, post: Post | None) -> AsyncIterator[None]:
     async with exposed(app.exposition, app.settings.metrics_host, port + further) as url:
         _log.info("Metrics and health are told.", action="metrics.listen", url=url)
         yield
-
-
-class Watched:
-    """Tells whoever watches this process, a parent or systemd, that it is ready and that it makes progress."""
-
-    def __init__(self, app: Oplata, post: Post | None) -> None:
-        self._app = app
-        self.title = f"oplata {app.role}" if post is None else f"oplata {app.role} {post.number}"
-        self.lifeline = None if post is None else Lifeline(post.lifeline_fd)
-        # A process of several is its parent's to watch.
-        self._systemd = Systemd(service_manager()) if post is None else None
-
-    def ready(self, told: str) -> None:
-        """The role is up."""
-        click.echo(f"{self.title} {told}")
-        if self.lifeline is not None:
-            self.lifeline.say(READY)
-        if self._systemd is not None:
-            self._systemd.ready(told)
-
-    def stopping(self) -> None:
-        """The role drains."""
-        if self._systemd is not None:
-            self._systemd.stopping()
-
-    @contextlib.asynccontextmanager
-    async def beating(self) -> AsyncIterator[None]:
-        """Give signs of life meanwhile, as long as there is progress."""
-        beating = asyncio.create_task(self._beat(), name="oplata-beat")
-        try:
-            yield
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
-
-    async def _beat(self) -> None:
-        while True:
-            if self._app.progresses():
-                if self.lifeline is not None:
-                    self.lifeline.say(ALIVE)
-                if self._systemd is not None:
-                    self._systemd.alive()
-            await asyncio.sleep(BEAT_S)

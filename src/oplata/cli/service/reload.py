@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import oplata
@@ -12,7 +12,7 @@ SETTINGS_FILES = frozenset({"oplata.toml", ".env"})
 DEBOUNCE_MS = 300
 
 
-async def changes() -> AsyncIterator[str]:
+async def changes() -> AsyncGenerator[str, None]:
     """The name of a Python file or a settings file that changed: here or below, or in oplata itself.
 
     Raises ``SettingsError`` where the package that watches files is not installed.
