@@ -12,6 +12,7 @@ import pytest
 
 from oplata.errors import FeedUnavailable
 from oplata.feed.hub import Hub
+from oplata.orders.commands import Orders
 from oplata.storage.engine import Database
 from tests.changes import append, change, versions
 from tests.databases import Gate, execute, opened
@@ -242,3 +243,17 @@ async def test_a_subscription_goes_on_over_a_restart_of_postgresql(database_serv
             assert ids == [ids[0]] * 20
         finally:
             await hub.stop()
+
+
+async def test_what_a_registration_commits_wakes_a_reader_of_another_process(database_url: str) -> None:
+    async with opened(database_url) as ours, opened(database_url) as theirs:
+        await ours.migrate()
+        # It would look by itself only long after the test has given up.
+        hub = Hub(ours, poll_s=600)
+        await hub.start()
+        told = asyncio.create_task(anext(hub.subscribe(after=0)))
+        await asyncio.sleep(1)
+        await Orders(theirs).register("order-1", 100)
+        async with asyncio.timeout(20):
+            assert (await told)[1].order_id == "order-1"
+        await hub.stop()

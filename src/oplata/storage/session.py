@@ -116,7 +116,10 @@ class Session:
         """
         if self._dialect != "postgresql":
             return rows
-        held = select(func.pg_advisory_xact_lock(CHANGE_LOG_LOCK).label("held")).cte("change_log")
+        held = select(
+            func.pg_advisory_xact_lock(CHANGE_LOG_LOCK).label("held"),
+            func.pg_notify(CHANGE_LOG_CHANNEL, "").label("told"),
+        ).cte("change_log")
         return select(given).join(held, true())
 
     async def lock_change_log(self) -> None:
