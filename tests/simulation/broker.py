@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pika import spec
+from pika import exceptions, spec
 
 from tests.simulation.loop import Loop, Process
 from tests.simulation.trace import Trace
@@ -109,9 +109,9 @@ class Broker:
 
     def delete(self, name: str) -> list[bytes]:
         """Somebody deletes a queue, with all that is in it and all that its consumers hold; returns those bodies."""
-        queue = self.queues.pop(name, None)
-        if queue is None or not self.is_up:
+        if name not in self.queues or not self.is_up:
             return []
+        queue = self.queues.pop(name)
         messages = list(queue.ready)
         for channel in list(queue.consumers):
             messages += channel.cancel()
@@ -279,6 +279,10 @@ class ServerChannel:
         self._prefetch = prefetch
 
     def consume(self, name: str) -> None:
+        if name not in self.broker.queues:
+            gone = exceptions.ChannelClosedByBroker(404, "NOT_FOUND")
+            self.connection.wire.cable.to_client(lambda: self._client.closed_by_broker(gone))
+            return
         self._queue = self.broker.queues[name]
         self._queue.consumers.append(self)
         self.broker.pump(self._queue)

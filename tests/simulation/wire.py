@@ -208,6 +208,11 @@ class Channel:
             returned = spec.Basic.Return(reply_code=312, reply_text="NO_ROUTE", routing_key=routing_key)
             self._on_return(self, returned, spec.BasicProperties(), b"")
 
+    def closed_by_broker(self, reason: BaseException) -> None:
+        """The broker's word that this channel asked for something that is not there."""
+        self.is_open = False
+        self.gone(reason)
+
     def on_cancel(self) -> None:
         """The broker's word that the queue is gone."""
         if self.is_open:

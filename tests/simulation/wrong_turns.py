@@ -134,7 +134,7 @@ async def commit_what_there_is(self: Settlement, part: Part) -> None:
         try:
             await uow.dead_letters.bury([letter for _, letter in part.poison])
             if part.works:
-                await _apply(uow, part.works, self._now_ms())
+                await _apply(uow, part.works, self._now_ms(), handle=self._handle(part))
         finally:
             await uow.commit()
 
@@ -157,8 +157,8 @@ def every_claim_counts(told: Any) -> Evidence:
     return evidence_of(msgspec.structs.replace(told, success=True))
 
 
-async def tell_twice(self: ChangeLog, told: Sequence[Any]) -> None:
-    await _append(self, [again for each in told for again in (each, each)])
+async def tell_twice(self: ChangeLog, told: Sequence[Any], **how: Any) -> None:
+    await _append(self, [again for each in told for again in (each, each)], **how)
 
 
 def lock_buries(error: Exception, **given: Any) -> Remedy:
