@@ -21,6 +21,8 @@ COLUMNS = (
     ("cpu_us_broker", "broker", "{:.0f}"),
     ("cpu_us_postgres", "postgres", "{:.0f}"),
     ("peak_mib", "peak MiB", "{:.0f}"),
+    ("ready_s", "ready s", "{:.2f}"),
+    ("help_s", "help s", "{:.2f}"),
 )
 
 

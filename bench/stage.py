@@ -63,8 +63,10 @@ class Stage:
 
     def environment(self, queue: str, kind: str, database_url: str = "") -> dict[str, str]:
         """For every process: ours reads the OPLATA_ variables, the peers the BENCH_ ones."""
+        # Where it is set, every process would compile all that it imports, and its start say nothing.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return {
-            **os.environ,
+            **inherited,
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src"))),
             "NODE_ENV": "production",
             "BENCH_AMQP_URL": self.rabbit.url,

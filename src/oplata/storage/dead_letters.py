@@ -85,6 +85,8 @@ class DeadLetters:
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep these. One that lies there already is counted again, and is open again."""
+        if not letters:
+            return
         insert = self._session.insert(dead_letters)
         statement = insert.on_conflict_do_update(
             index_elements=[dead_letters.c.fingerprint],
