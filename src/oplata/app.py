@@ -17,6 +17,7 @@ from starlette.routing import Mount
 from oplata.bank.keyring import Keyring
 from oplata.errors import DatabaseUnavailable, OplataError, SettingsError
 from oplata.feed.hub import Hub
+from oplata.feed.relay import Relay
 from oplata.ingest import exposure as ingest_exposure
 from oplata.ingest.app import create_app
 from oplata.ingest.callback import Callback, Limits
@@ -40,6 +41,7 @@ from oplata.queue.sqlite import SqliteQueue
 from oplata.reconcile.survey import Survey
 from oplata.rpc import Caller
 from oplata.settings import PASSWORD_SETTINGS, Settings
+from oplata.settings.targets import targets_of
 from oplata.storage.engine import Database
 from oplata.worker import exposure as worker_exposure
 from oplata.worker.backlog import begin
@@ -86,6 +88,7 @@ class Oplata:
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
         self.hub = Hub(self.database)
+        self.relay = Relay(self.database, self.hub, targets_of(self.settings.sinks))
         redriver = Redriver(
             self.database,
             self.queue.publisher(),
@@ -146,6 +149,8 @@ class Oplata:
             self._watching.append(asyncio.create_task(self.survey.run(), name="oplata-survey"))
         if self.canaries is not None:
             self._watching.append(asyncio.create_task(self.canaries.run(), name="oplata-canary"))
+        if self.role is Role.UP:
+            self.relay.start()
 
     async def drain(self) -> None:
         """A server in front of ``asgi`` begins to stop, and calls this before it waits for its clients, maybe again
@@ -173,6 +178,7 @@ class Oplata:
                 )
                 working.cancel()
                 await asyncio.wait({working})
+        await self.relay.drain(self.settings.drain_timeout_s)
         if self.spool is not None:
             await self.spool.stop()
         await self.queue.stop()
@@ -244,10 +250,12 @@ class Oplata:
 
     async def watch(self) -> None:
         """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""
-        if self._working is None:
+        running = [task for task in (self._working, self.relay.running) if task is not None]
+        if not running:
             await asyncio.Event().wait()
-        else:
-            await asyncio.shield(self._working)
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
 
     async def __aenter__(self) -> Self:
         await self.start()

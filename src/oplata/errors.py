@@ -8,7 +8,9 @@
     │   │   └── Overloaded        a limit on what is in flight was reached; nothing was sent
     │   ├── DatabaseUnavailable   the database could not be reached, or lost the connection
     │   │   └── Contention        a deadlock, a serialization failure or a lock that was not granted in time
-    │   └── FeedUnavailable       the feed has all the subscribers it takes, or was stopped
+    │   ├── FeedUnavailable       the feed has all the subscribers it takes, or was stopped
+    │   ├── LeaseLost             another process tells this sink now, or we may not go on
+    │   └── DeliveryFailed        a sink did not take a change this time
     └── Permanent                 repeating it changes nothing; a person or the sender has to act
         ├── SettingsError         a setting is missing or wrong
         ├── MoneyError            a text or number is not an amount of money
@@ -20,6 +22,8 @@
         ├── AccessError           an API key cannot be made or changed as asked
         │   └── KeyNotFound       no API key has that id
         ├── NotFound              there is nothing of that id
+        ├── DeliveryRefused       a sink says that it will never take this change
+        ├── SinkNotFound          no sink of that name has been told anything
         └── OrderError            an order cannot be changed as asked
             ├── OrderNotFound     no order of that id is registered
             └── StatusRefused     an order may not go from the status it has to the one that was said
@@ -80,6 +84,18 @@ class FeedUnavailable(Retryable):
     """The feed takes no subscriber now."""
 
 
+class LeaseLost(Retryable):
+    """Another process tells this sink now."""
+
+
+class DeliveryFailed(Retryable):
+    """The sink did not take the change this time."""
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class Permanent(OplataError):
     """Repeating this changes nothing."""
 
@@ -122,6 +138,14 @@ class KeyNotFound(AccessError):
 
 class NotFound(Permanent):
     """There is nothing of that id here."""
+
+
+class DeliveryRefused(Permanent):
+    """The sink says that it will never take this change."""
+
+
+class SinkNotFound(Permanent):
+    """No sink of that name is known."""
 
 
 class OrderError(Permanent):

@@ -19,6 +19,8 @@ COMMANDS = (
     "up",
     "serve",
     "worker",
+    "relay",
+    "sinks",
     "migrate",
     "doctor",
     "config",

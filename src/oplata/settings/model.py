@@ -13,6 +13,7 @@ from oplata.observability.logging import HIDDEN, without_passwords
 from oplata.settings.bank import Bank
 from oplata.settings.database import Database
 from oplata.settings.door import Door
+from oplata.settings.feed import Feed
 from oplata.settings.http import Http
 from oplata.settings.observing import Observing
 from oplata.settings.queue import Queue
@@ -21,13 +22,15 @@ from oplata.settings.sources import PREFIX, found, refuse_unknown
 from oplata.settings.worker import Worker
 
 _LONGEST_SHOWN = 60
-SECRETS = frozenset({"terminal_password", "terminals", "queue_url", "database_url", "sentry_dsn", "buyer_token_keys"})
+SECRETS = frozenset(
+    {"terminal_password", "terminals", "queue_url", "database_url", "sentry_dsn", "buyer_token_keys", "sinks"}
+)
 
 PASSWORD_SETTINGS = frozenset({"terminal_key", "terminal_password", "terminals"})
 """What is read anew at SIGHUP."""
 
 
-class Settings(Bank, Http, Door, Queue, Database, Worker, Retention, Observing, BaseSettings):
+class Settings(Bank, Http, Door, Queue, Database, Worker, Retention, Feed, Observing, BaseSettings):
     """One frozen value. ``Settings(port=0)`` takes values and defaults; ``Settings.load()`` reads the surroundings too.
 
     Each description completes the sentence "this setting must be ...", which is what a wrong value is answered with.
@@ -129,13 +132,17 @@ def _shown(name: str, value: object) -> str:
 
 def _sentences(error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """One sentence for each setting that is wrong; the value is shown unless it may hold a secret."""
-    names = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors(include_url=False, include_input=False))
-    return " ".join(_sentence(name, values.get(name), origins.get(name, name)) for name in names)
+    places: dict[str, str] = {}
+    for problem in error.errors(include_url=False, include_input=False):
+        name, *inner = map(str, problem["loc"])
+        places.setdefault(name, ".".join(inner))
+    return " ".join(_sentence(name, values.get(name), origins.get(name, name), place) for name, place in places.items())
 
 
-def _sentence(name: str, value: object, shown_name: str) -> str:
+def _sentence(name: str, value: object, shown_name: str, place: str) -> str:
     must = f"{shown_name} must be {Settings.model_fields[name].description}"
     if name in SECRETS:
-        return f"{must}. What stands there is not shown, as it may hold a password."
+        at = f" Wrong is {place}." if place else ""
+        return f"{must}.{at} What stands there is not shown, as it may hold a password."
     shown = repr(value)
     return f"{must}; it is {shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + '…'}."

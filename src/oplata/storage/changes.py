@@ -110,6 +110,12 @@ class ChangeLog:
         """The id of the last change; 0 before the first one."""
         return int((await self._session.execute(select(func.coalesce(func.max(changes.c.id), 0)))).scalar_one())
 
+    async def last_id_before(self, at_ms: int) -> int:
+        """The id that precedes the first change of this time or later; the last one when there is none."""
+        first = select(func.min(changes.c.id)).where(changes.c.changed_at_ms >= at_ms)
+        found = (await self._session.execute(first)).scalar_one()
+        return await self.last_id() if found is None else int(found) - 1
+
     async def _told(self, statement: Select[Any]) -> list[tuple[int, Change]]:
         rows = await self._session.execute(statement)
         return [(row[0], Change(**dict(zip(_NAMES, row[1:], strict=True)))) for row in rows]

@@ -7,7 +7,20 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, CursorResult, Executable, FromClause, Select, Table, func, select, text, true
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    CursorResult,
+    Executable,
+    FromClause,
+    Select,
+    Table,
+    func,
+    literal_column,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
@@ -121,6 +134,12 @@ class Session:
             func.pg_notify(CHANGE_LOG_CHANNEL, "").label("told"),
         ).cte("change_log")
         return select(given).join(held, true())
+
+    def clock_ms(self) -> ColumnElement[int]:
+        """The database's own clock, which all processes share."""
+        if self._dialect == "postgresql":
+            return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)", BigInteger)
+        return literal_column("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)", BigInteger)
 
     async def lock_change_log(self) -> None:
         """Be the only one to append changes until this transaction ends, and have its commit wake whoever listens.

@@ -228,3 +228,41 @@ rollups = Table(
     Column("kopecks", BigInteger, nullable=False),
 )
 """Counted from ``changes`` by a trigger: how many orders stand in each status, and how many entered it in an hour."""
+
+sinks = Table(
+    "sinks",
+    metadata,
+    Column("name", _Id, primary_key=True, comment="as the settings call it"),
+    Column("cursor_id", BigInteger, nullable=False, comment="every change up to here has its delivery"),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("holder", _Id, comment="the process that tells this sink now"),
+    Column("lease_until_ms", BigInteger, nullable=False, server_default=text("0"), comment="by the database's clock"),
+    Column("told", BigInteger, nullable=False, server_default=text("0")),
+    Column("last_told_at_ms", BigInteger),
+    Column("failing_since_ms", BigInteger, comment="null while the sink answers"),
+    Column("last_error", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+)
+
+_WAITING = text("state = 'waiting'")
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("sink", _Id, primary_key=True),
+    Column("change_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("order_id", _Id, nullable=False),
+    Column("state", String, nullable=False, comment="waiting, told, skipped or dead"),
+    Column(
+        "round", BigInteger, nullable=False, server_default=text("0"), comment="how often it was told to be replayed"
+    ),
+    Column("attempts", BigInteger, nullable=False, server_default=text("0"), comment="that failed, in this round"),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("queued_at_ms", BigInteger, nullable=False),
+    Column("settled_at_ms", BigInteger),
+    Column("last_error", Text),
+    Index("deliveries_waiting", "sink", "order_id", "change_id", postgresql_where=_WAITING, sqlite_where=_WAITING),
+    Index("deliveries_due", "sink", "due_at_ms", postgresql_where=_WAITING, sqlite_where=_WAITING),
+    Index("deliveries_state", "sink", "state", "change_id"),
+    Index("deliveries_order", "order_id", "change_id"),
+)

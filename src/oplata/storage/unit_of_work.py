@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from oplata.storage.archive import Archive
 from oplata.storage.audit import Audit
 from oplata.storage.canaries import Canaries
 from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
+from oplata.storage.deliveries import Deliveries
 from oplata.storage.events import EventStore
 from oplata.storage.handling import Handling
 from oplata.storage.keys import Keys
@@ -19,6 +20,7 @@ from oplata.storage.payments import Payments
 from oplata.storage.projection import Projection
 from oplata.storage.rollups import Rollups
 from oplata.storage.session import Session
+from oplata.storage.sinks import Sinks
 from oplata.storage.transaction import Transaction, lent
 from oplata.storage.words import Words
 
@@ -37,6 +39,8 @@ class UnitOfWork:
         self.projection = Projection(session)
         self.audit = Audit(session)
         self.canaries = Canaries(session)
+        self.sinks = Sinks(session)
+        self.deliveries = Deliveries(session)
         self.words = Words(session)
         self.keys = Keys(session)
         self.rollups = Rollups(session)
@@ -45,6 +49,10 @@ class UnitOfWork:
     def lend(self) -> AbstractAsyncContextManager[Transaction]:
         """This transaction for a handler of the shop. Raises what a statement of the handler's failed with."""
         return lent(self._session)
+
+    async def clock_ms(self) -> int:
+        """The database's own clock."""
+        return int((await self._session.execute(select(self._session.clock_ms()))).scalar_one())
 
     async def touch(self) -> None:
         """Write to the tables' version what stands there, to see whether anything can be written."""

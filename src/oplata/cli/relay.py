@@ -1,0 +1,55 @@
+"""``oplata relay``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from oplata.settings import Settings
+
+
+@click.command(short_help="Tell the shop's own systems of every change.")
+def relay() -> None:
+    """Tell every sink of the settings of each change of an order: at least once, and in order for each order.
+
+    Sinks stand as [[sinks]] in oplata.toml: a tRPC server, a receiver of signed webhooks, an exchange of RabbitMQ.
+    `oplata up` does the same by itself. Start two for one to survive the other; each sink is told by one of them at a
+    time. Ctrl-C or SIGTERM stops it once what is under way has been answered. `oplata sinks` shows how it goes.
+    """
+    from oplata.cli.lifetime import run_loop
+    from oplata.observability.logging import configure
+    from oplata.settings import Settings
+
+    settings = Settings.load()
+    configure(settings.log_level, settings.log_format)
+    run_loop(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    from oplata.app import database_of
+    from oplata.cli.lifetime import signals_heard, until_stopped
+    from oplata.errors import SettingsError
+    from oplata.feed.hub import Hub
+    from oplata.feed.relay import Relay
+    from oplata.settings.targets import targets_of
+
+    database = database_of(settings)
+    hub = Hub(database)
+    relay = Relay(database, hub, targets_of(settings.sinks))
+    if not settings.sinks:
+        raise SettingsError("No sink is set, so there is nobody to tell. List your [[sinks]] in oplata.toml.")
+    await database.start()
+    await hub.start()
+    try:
+        with signals_heard() as stopping:
+            relay.start()
+            names = ", ".join(sink.name for sink in settings.sinks)
+            click.echo(f"oplata relay is ready: it tells {names} of the changes in {database.name}")
+            await until_stopped(stopping, relay.watch())
+            click.echo("oplata relay is stopping: it finishes what is under way", err=True)
+    finally:
+        await relay.drain(settings.drain_timeout_s)
+        await hub.stop()
+        await database.stop()

@@ -1,0 +1,80 @@
+"""Keeps a sink that is down from being asked for every order, and tells that from one order that it cannot take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+FAILURES_TO_OPEN = 5
+"""So many orders in a row must fail: one order that the sink chokes on is no reason to stop the others."""
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+
+class Breaker:
+    """Closed, it lets everyone through. Open, one at a time after a pause: a probe, which closes it or not."""
+
+    def __init__(
+        self,
+        *,
+        rng: random.Random,
+        failures_to_open: int = FAILURES_TO_OPEN,
+        first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+    ) -> None:
+        self._rng = rng
+        self._failures_to_open = failures_to_open
+        self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
+        self._failed: set[str] = set()
+        self._pauses = 0
+        self._open_until_s = 0.0
+        self._probing = False
+        self._changed = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the sink is held to be down."""
+        return len(self._failed) >= self._failures_to_open
+
+    async def enter(self) -> bool:
+        """Wait until an attempt may be made; True when it is a probe. One of the three below must follow."""
+        now_s = asyncio.get_running_loop().time
+        while self.is_open:
+            left_s = self._open_until_s - now_s()
+            if not self._probing and left_s <= 0:
+                self._probing = True
+                return True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._longest_pause_s if self._probing else left_s):
+                    await self._changed.wait()
+        return False
+
+    def succeeded(self) -> None:
+        """The sink answered, be it with a refusal."""
+        self._failed.clear()
+        self._pauses = 0
+        self._end_probe()
+
+    def failed(self, order_id: str, *, probe: bool) -> None:
+        """The sink did not take this order's change."""
+        was_open = self.is_open
+        self._failed.add(order_id)
+        if self.is_open and (probe or not was_open):
+            self._pauses += 1
+            whole_s = min(self._longest_pause_s, self._first_pause_s * 2.0 ** min(self._pauses - 1, 30))
+            self._open_until_s = asyncio.get_running_loop().time() + whole_s * (0.5 + self._rng.random() / 2)
+        if probe:
+            self._end_probe()
+
+    def abandoned(self, *, probe: bool) -> None:
+        """The attempt was given up before anything was known."""
+        if probe:
+            self._end_probe()
+
+    def _end_probe(self) -> None:
+        self._probing = False
+        self._changed.set()
+        self._changed = asyncio.Event()

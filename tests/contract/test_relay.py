@@ -1,0 +1,244 @@
+"""Every sink is told of every change at least once, and of each order in order, whatever fails and whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from oplata.errors import DeliveryFailed, DeliveryRefused, SinkNotFound
+from oplata.feed.event import Event
+from oplata.feed.lane import Options
+from oplata.feed.relay import begin
+from oplata.feed.schedule import Schedule
+from oplata.feed.steering import Again, Steering
+from oplata.storage.changes import Change
+from oplata.storage.engine import Database
+from tests.changes import AT_MS, append, change, versions
+from tests.databases import opened, select_all
+from tests.sinks import FAST, MemorySink, assert_in_order, crash, relaying
+
+pytestmark = pytest.mark.anyio
+
+
+def _shuffled(orders: int, each: int, rng: random.Random) -> list[Change]:
+    """The changes of some orders, mixed, each order's in order."""
+    left = {f"order-{number}": versions(f"order-{number}", 1, each) for number in range(orders)}
+    mixed: list[Change] = []
+    while left:
+        order_id = rng.choice(sorted(left))
+        mixed.append(left[order_id][0])
+        left[order_id] = left[order_id][1:]
+        if not left[order_id]:
+            del left[order_id]
+    return mixed
+
+
+async def test_all_is_told_in_order_and_several_orders_at_once(database: Database) -> None:
+    sink = MemorySink()
+    sink.delay_s = lambda event: 0.002 * (event.change_id % 3)
+    await append(database, *_shuffled(40, 5, random.Random(1)))
+    async with relaying(database, ("shop", sink)):
+        await sink.until(lambda: len(sink.told) >= 200)
+        await append(database, *(change(f"order-{number}", 6) for number in range(40)))
+        await sink.until(lambda: len(sink.told) >= 240)
+    assert [sink.versions(f"order-{number}") for number in range(40)] == [[1, 2, 3, 4, 5, 6]] * 40
+    assert 2 <= sink.most_at_once <= FAST.concurrency
+
+
+async def test_one_order_that_fails_holds_up_itself_alone(database: Database) -> None:
+    healed = asyncio.Event()
+
+    def fault(event: Event) -> Exception | None:
+        return DeliveryFailed("no") if event.change.order_id == "sick" and not healed.is_set() else None
+
+    sink = MemorySink(fault)
+    options = Options(concurrency=4, timeout_s=1, schedule=Schedule(delays_ms=(20,), max_attempts=10_000))
+    await append(database, *versions("sick", 1, 3), *versions("well", 1, 3))
+    async with relaying(database, ("shop", sink), options=options):
+        await sink.until(lambda: sink.versions("well") == [1, 2, 3])
+        await append(database, change("sick", 4), change("well", 4))
+        await sink.until(lambda: sink.versions("well") == [1, 2, 3, 4])
+        assert sink.versions("sick") == []
+        healed.set()
+        await sink.until(lambda: len(sink.versions("sick")) == 4)
+    assert sink.versions("sick") == [1, 2, 3, 4]
+
+
+async def test_a_dead_sink_delays_no_other_and_makes_no_dead_letters(database: Database) -> None:
+    well, down = MemorySink(), MemorySink(lambda _event: DeliveryFailed("down"))
+    options = Options(concurrency=8, timeout_s=1, schedule=Schedule(delays_ms=(10,), max_attempts=3))
+    await append(database, *_shuffled(30, 2, random.Random(2)))
+    async with relaying(database, ("well", well), ("down", down), options=options):
+        await well.until(lambda: len(well.told) == 60)
+        await asyncio.sleep(1.5)
+        # The breaker lets a probe through now and then; without it this would be thousands.
+        assert down.asked < 60
+        views = {view.name: view for view in await Steering(database).every()}
+        assert (views["down"].waiting, views["down"].dead) == (60, 0)
+        down.fault = lambda _event: None
+        await down.until(lambda: len(down.told) == 60)
+    for number in range(30):
+        assert_in_order(down.versions(f"order-{number}"), 2)
+
+
+async def test_what_is_refused_is_dead_at_once_and_what_follows_is_told(database: Database) -> None:
+    sink = MemorySink(lambda event: DeliveryRefused("no such order") if event.change.version == 2 else None)
+    await append(database, *versions("order-1", 1, 4))
+    async with relaying(database, ("shop", sink)):
+        await sink.until(lambda: len(sink.told) == 3)
+        assert sink.versions("order-1") == [1, 3, 4]
+        view = await _until_dead(database, 1)
+        assert (view.waiting, view.told) == (0, 3)
+        sink.fault = lambda _event: None
+        # What is told again goes on to what the order is now, or the shop would end with the old news.
+        count = await Steering(database).replay("shop", Again(dead=True), who="anna", why="the shop is mended")
+        assert count == 3
+        await sink.until(lambda: len(sink.told) == 6)
+    assert sink.versions("order-1") == [1, 3, 4, 2, 3, 4]
+    assert (await Steering(database).every())[0].dead == 0
+
+
+async def test_what_fails_too_often_is_dead_and_visible(database: Database, database_url: str) -> None:
+    sink = MemorySink(lambda event: DeliveryFailed("it chokes") if event.change.order_id == "sick" else None)
+    await append(database, change("sick"), change("sick", 2), change("well"))
+    async with relaying(database, ("shop", sink)):
+        await _until_dead(database, 2)
+    rows = await select_all(
+        database_url, "SELECT order_id, state, attempts, last_error FROM deliveries ORDER BY change_id"
+    )
+    assert rows == [
+        ("sick", "dead", 5, "DeliveryFailed: it chokes"),
+        ("sick", "dead", 5, "DeliveryFailed: it chokes"),
+        ("well", "told", 0, None),
+    ]
+
+
+async def _until_dead(database: Database, count: int) -> Any:
+    async with asyncio.timeout(20):
+        while True:
+            views = await Steering(database).every()
+            if views and views[0].dead == count:
+                return views[0]
+            await asyncio.sleep(0.02)
+
+
+async def test_one_that_hangs_is_timed_out_and_holds_up_nobody(database: Database) -> None:
+    sink = MemorySink()
+    sink.delay_s = lambda event: 60.0 if event.change.order_id == "hangs" and sink.asked < 10 else 0.0
+    await append(database, change("hangs"), *versions("well", 1, 50))
+    options = Options(concurrency=2, timeout_s=0.3, schedule=Schedule(delays_ms=(50,), max_attempts=100))
+    async with relaying(database, ("shop", sink), options=options):
+        await sink.until(lambda: len(sink.told) == 51)
+    assert sink.versions("well") == list(range(1, 51))
+
+
+async def test_a_status_that_a_sink_does_not_want_is_skipped(database: Database) -> None:
+    sink = MemorySink()
+    sink.unwanted = frozenset({"pending"})
+    await append(database, change(status="pending"), change(version=2), change("order-2", status="pending"))
+    async with relaying(database, ("shop", sink)):
+        await sink.until(lambda: len(sink.told) == 1)
+        assert await Steering(database).replay("shop", Again(order_id="order-1"), who="anna", why="a look") == 2
+        await sink.until(lambda: len(sink.told) == 2)
+    assert sink.versions("order-1") == [2, 2]
+
+
+@pytest.mark.parametrize(("start", "first"), [("beginning", 1), (AT_MS + 3, 3), (AT_MS + 99, 6), ("now", 6)])
+async def test_a_new_sink_begins_where_it_is_told_to(database: Database, start: Any, first: int) -> None:
+    await append(database, *(change(f"order-{number}", at_ms=AT_MS + number) for number in range(1, 6)))
+    sink = MemorySink()
+    await begin(database, "shop", start, AT_MS)
+    await begin(database, "shop", "beginning", AT_MS)  # It is not new any more, and this changes nothing.
+    await append(database, change("order-6", at_ms=AT_MS + 6))
+    async with relaying(database, ("shop", sink), start=start):
+        await sink.until(lambda: len(sink.told) == 7 - first)
+        await asyncio.sleep(0.1)
+    assert sorted(event.change.order_id for event in sink.told) == [f"order-{number}" for number in range(first, 7)]
+
+
+async def test_a_paused_sink_is_told_nothing_and_goes_on_where_it_was(database: Database, database_url: str) -> None:
+    sink, steering = MemorySink(), Steering(database)
+    await begin(database, "shop", "beginning", AT_MS)
+    await steering.pause("shop", paused=True, who="anna", why="the shop moves")
+    await append(database, *versions("order-1", 1, 3))
+    async with relaying(database, ("shop", sink)):
+        await asyncio.sleep(0.3)
+        assert sink.told == []
+        await steering.pause("shop", paused=False, who="anna", why="it has moved")
+        await sink.until(lambda: len(sink.told) == 3)
+        await steering.pause("shop", paused=True, who="anna", why="again")
+        await asyncio.sleep(3.5)
+        await append(database, change("order-1", 4))
+        await asyncio.sleep(0.3)
+        assert sink.versions("order-1") == [1, 2, 3]
+    audit = await select_all(database_url, "SELECT action, subject, actor FROM audit ORDER BY id")
+    assert audit == [(action, "sink:shop", "anna") for action in ("sink_pause", "sink_resume", "sink_pause")]
+    with pytest.raises(SinkNotFound):
+        await steering.pause("shopp", paused=True, who="anna", why="a slip")
+
+
+async def test_two_relays_share_the_sinks_and_one_takes_over_when_the_other_dies(database_url: str) -> None:
+    rng = random.Random(5)
+    async with opened(database_url) as database, opened(database_url) as other:
+        await database.migrate()
+        await begin(database, "shop", "beginning", AT_MS)
+        sink = MemorySink()
+        sink.delay_s = lambda _event: rng.random() / 100
+        changes = _shuffled(20, 12, rng)
+        await append(database, *changes[:120])
+        dying = asyncio.create_task(crash(database, sink, 0.4))
+        await asyncio.sleep(0.1)
+        async with relaying(other, ("shop", sink), lease_ttl_s=1.0):
+            await append(database, *changes[120:])
+            await dying
+            await sink.until(lambda: len({event.id for event in sink.told}) == 240)
+    for number in range(20):
+        assert_in_order(sink.versions(f"order-{number}"), 12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_fails_and_dies_each_order_is_told_whole_and_in_order(database: Database, seed: int) -> None:
+    """Relays are ended in the middle of anything, again and again, over a sink that fails at random."""
+    rng = random.Random(seed)
+
+    def fault(event: Event) -> Exception | None:
+        if event.change.order_id == "order-3" and event.change.version == 2:
+            return DeliveryRefused("never")
+        return DeliveryFailed("now and then") if rng.random() < 0.1 else None
+
+    sink = MemorySink(fault)
+    sink.delay_s = lambda _event: rng.random() / 200
+    await begin(database, "shop", "beginning", AT_MS)
+    changes = _shuffled(12, 8, rng)
+    for start in range(0, len(changes), 24):
+        await append(database, *changes[start : start + 24])
+        await crash(database, sink, 0.02 + rng.random() / 5, lease_ttl_s=0.2)
+    patient = Options(concurrency=8, timeout_s=1.0, schedule=Schedule(delays_ms=(5,), max_attempts=1000))
+    async with relaying(database, ("shop", sink), options=patient, lease_ttl_s=2.0, seed=seed):
+        await sink.until(lambda: len({event.id for event in sink.told}) == 95)
+    for number in range(12):
+        without = [2] if number == 3 else []
+        assert_in_order(sink.versions(f"order-{number}"), 8, without=without)
+
+
+async def test_a_lease_that_was_lost_writes_nothing_more(database: Database) -> None:
+    """The one who was frozen and goes on finds that his lease has run out before he finds anything else."""
+    sink = MemorySink()
+    await append(database, *versions("order-1", 1, 3))
+    async with relaying(database, ("shop", sink)) as relay:
+        await sink.until(lambda: len(sink.told) == 3)
+        async with database.unit_of_work() as uow:
+            row = await uow.sinks.get("shop")
+            assert row is not None
+            await uow.sinks.release("shop", str(row.holder))
+            assert await uow.sinks.acquire("shop", "another", ttl_ms=2_000) is not None
+            await uow.commit()
+        await append(database, change("order-1", 4))
+        await asyncio.sleep(0.5)
+        assert sink.versions("order-1") == [1, 2, 3]
+        assert relay._lanes == {}
+        await sink.until(lambda: 4 in sink.versions("order-1"))
+    assert_in_order(sink.versions("order-1"), 4)
