@@ -17,7 +17,7 @@ PEERS_NODE := bench/peers/node/node_modules/.package-lock.json
 # Where it is set, each of the thousand processes that the tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-newer simulate chaos alarm attack bench bench-rpc lint format lock services services-stop clean
+.PHONY: help install demo test test-newer simulate chaos alarm attack bench bench-rpc bench-feed lint format lock services services-stop clean
 .DEFAULT_GOAL := help
 
 help:  ## Show what can be made.
@@ -56,6 +56,9 @@ bench: $(BENCH_STAMP) $(PEERS_NODE)  ## Measure callbacks beside their peers, in
 
 bench-rpc: $(BENCH_STAMP) $(BENCH_NODE)  ## Measure our tRPC beside Node's and FastAPI; needs Node and npm. BENCH_QUICK=1 is shorter.
 	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench.rpc $(ARGS)
+
+bench-feed: $(STAMP)  ## Measure how soon 2000 subscriptions over HTTP hear of a commit. ARGS="--subscribers 500" and others.
+	$(BIN)/python -m bench.feed $(ARGS)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports.
 	$(BIN)/ruff check

@@ -88,7 +88,7 @@ class Oplata:
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
         self.hub = Hub(self.database)
-        self.relay = Relay(self.database, self.hub, targets_of(self.settings.sinks))
+        self.relay = Relay(self.database, self.hub, targets_of(self.settings.sinks if role is Role.UP else ()))
         redriver = Redriver(
             self.database,
             self.queue.publisher(),
@@ -102,7 +102,9 @@ class Oplata:
         self.tracing = _tracing(self.settings, role)
         self.worker = self._new_worker()
         self.metrics = Metrics()
-        self.survey = _survey(self.settings, self.queue, self._spool_file, self.database)
+        self.survey = Survey(
+            queue=self.queue, spool=self._spool_file, database=self.database, interval_s=self.settings.survey_interval_s
+        )
         self.canaries = _canaries(self.settings, self.queue, self._keyring) if role is not Role.WORKER else None
         durable: Publisher = self.spool or self.queue.publisher()
         if self.tracing is not None:
@@ -149,8 +151,7 @@ class Oplata:
             self._watching.append(asyncio.create_task(self.survey.run(), name="oplata-survey"))
         if self.canaries is not None:
             self._watching.append(asyncio.create_task(self.canaries.run(), name="oplata-canary"))
-        if self.role is Role.UP:
-            self.relay.start()
+        self.relay.start()
 
     async def drain(self) -> None:
         """A server in front of ``asgi`` begins to stop, and calls this before it waits for its clients, maybe again
@@ -250,12 +251,10 @@ class Oplata:
 
     async def watch(self) -> None:
         """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""
-        running = [task for task in (self._working, self.relay.running) if task is not None]
-        if not running:
+        if self._working is None:
             await asyncio.Event().wait()
-        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        else:
+            await asyncio.shield(self._working)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -374,10 +373,6 @@ def _tracing(settings: Settings, role: Role) -> Tracing | None:
         release=version("oplata"),
         role=role,
     )
-
-
-def _survey(settings: Settings, queue: Queue, spool: SqliteQueue | None, database: Database) -> Survey:
-    return Survey(queue=queue, spool=spool, database=database, interval_s=settings.survey_interval_s)
 
 
 def _canaries(settings: Settings, queue: Queue, keyring: Keyring) -> CanarySender | None:

@@ -82,7 +82,9 @@ class Relay:
         self.stop()
         _, late = await asyncio.wait({running}, timeout=timeout_s)
         if late:
-            log.warning("the relay did not finish in time; what was under way is told once more", action="drain_late")
+            log.warning(
+                "the relay did not finish in time; what was under way is told once more", action="relay.drain_late"
+            )
             running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -1,0 +1,1 @@
+"""Measures how long a change takes from its commit to whoever watches."""
