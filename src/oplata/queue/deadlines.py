@@ -28,7 +28,7 @@ class Deadlines:
         waiting = self._waiting
         while waiting and waiting[0].is_over:
             waiting.popleft()
-        limit = Limit(loop.time() + self._limit_s)
+        limit = Limit(loop.time() + self._limit_s, loop)
         waiting.append(limit)
         if self._timer is None:
             self._timer = loop.call_at(limit.at_s, self._look, loop)
@@ -48,11 +48,11 @@ class Limit:
 
     __slots__ = ("_cancels", "_is_late", "_task", "at_s", "is_over")
 
-    def __init__(self, at_s: float) -> None:
+    def __init__(self, at_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self.at_s = at_s
         self.is_over = False
         self._is_late = False
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a limit is for a task, and none is running")
         self._task = task

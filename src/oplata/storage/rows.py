@@ -45,7 +45,8 @@ def bind(dialect: str, columns: Sequence[Column[Any]], rows: Iterable[Sequence[o
     if dialect == "postgresql":
         turned = zip(*listed, strict=True) if listed else ((),) * len(columns)
         return {_parameter(col): list(values) for col, values in zip(columns, turned, strict=True)}
-    return {f"{_NAME}_rows": msgspec.json.encode([[_plain(value) for value in row] for row in listed]).decode()}
+    plain = [[each if type(each) is str or each is None else _plain(each) for each in row] for row in listed]
+    return {f"{_NAME}_rows": msgspec.json.encode(plain).decode()}
 
 
 def _parameter(col: Column[Any]) -> str:
