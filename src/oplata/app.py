@@ -27,7 +27,6 @@ from oplata.ingest.traced import TracedCallback, TracedPublisher
 from oplata.ingest.watched import WatchedPublisher
 from oplata.observability.health import Health, exposition, health_routes
 from oplata.observability.metrics import Metrics
-from oplata.observability.tracing import Tracing, tracing_to
 from oplata.orders.commands import Orders
 from oplata.orders.door import Door, door_of
 from oplata.orders.doorkeeper import Rates
@@ -41,6 +40,7 @@ from oplata.queue.sqlite import SqliteQueue
 from oplata.reconcile.survey import Survey
 from oplata.rpc import Caller
 from oplata.settings import PASSWORD_SETTINGS, Settings
+from oplata.settings.observers import tracing_of
 from oplata.settings.targets import targets_of
 from oplata.storage.engine import Database
 from oplata.worker import exposure as worker_exposure
@@ -88,7 +88,9 @@ class Oplata:
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
         self.hub = Hub(self.database)
-        self.relay = Relay(self.database, self.hub, targets_of(self.settings.sinks if role is Role.UP else ()))
+        self.tracing = tracing_of(self.settings, role)
+        sinks = targets_of(self.settings.sinks if role is Role.UP else ())
+        self.relay = Relay(self.database, self.hub, sinks, tracing=self.tracing)
         redriver = Redriver(
             self.database,
             self.queue.publisher(),
@@ -99,11 +101,14 @@ class Oplata:
         self.shop = shop_of(self.database, redriver, self.hub, signing)
         self.keys = Keys(self.database)
         self.door = _door(self.settings, self.database, self.shop)
-        self.tracing = _tracing(self.settings, role)
         self.worker = self._new_worker()
         self.metrics = Metrics()
         self.survey = Survey(
-            queue=self.queue, spool=self._spool_file, database=self.database, interval_s=self.settings.survey_interval_s
+            queue=self.queue,
+            spool=self._spool_file,
+            database=self.database,
+            hub=self.hub,
+            interval_s=self.settings.survey_interval_s,
         )
         self.canaries = _canaries(self.settings, self.queue, self._keyring) if role is not Role.WORKER else None
         durable: Publisher = self.spool or self.queue.publisher()
@@ -360,18 +365,6 @@ def _door(settings: Settings, database: Database, shop: Shop) -> Door:
         rates=Rates(key=settings.rpc_key_rate, address=settings.rpc_address_rate),
         origins=settings.rpc_origins,
         max_subscribers=settings.max_subscribers,
-    )
-
-
-def _tracing(settings: Settings, role: Role) -> Tracing | None:
-    if settings.tracing == "off":
-        return None
-    return tracing_to(
-        settings.trace_url,
-        sample=settings.trace_sample,
-        environment=settings.environment,
-        release=version("oplata"),
-        role=role,
     )
 
 

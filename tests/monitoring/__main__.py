@@ -27,7 +27,16 @@ SHOWN_TIMEOUT_S = 60.0
 FIRES_TIMEOUT_S = 90.0
 ENDS_TIMEOUT_S = 60.0
 
-QUIET = frozenset({"Callbacks by outcome", "Open dead letters by reason"})
+QUIET = frozenset(
+    {
+        "Callbacks by outcome",
+        "Open dead letters by reason",
+        "Not yet read for subscribers",
+        "Sinks: not yet told",
+        "Sinks: told",
+        "Sinks: failing for",
+    }
+)
 """Panels that show nothing where there is nothing to show."""
 
 

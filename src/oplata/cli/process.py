@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from importlib.metadata import version
 
 import click
 import structlog
@@ -17,9 +16,9 @@ from oplata.cli.service.post import Post
 from oplata.cli.service.watched import Watched
 from oplata.errors import OplataError
 from oplata.observability.logging import configure, loop_failed, without_passwords
-from oplata.observability.reports import Reports
 from oplata.observability.server import exposed
 from oplata.settings import Settings
+from oplata.settings.observers import reports_of
 
 ORPHAN_EXTRA_S = 30.0
 
@@ -39,19 +38,15 @@ def run_role(
     ``app`` is where the shop's own functions are, as ``module:name``. ``post`` is given by a parent that runs several.
     At SIGHUP the settings are read anew with ``reread``, and the terminals' passwords taken from them.
     """
-    with _reporting(settings):
+    with reporting(settings):
         handlers = None if app is None else load_handlers(app)
         run_loop(_run(Oplata(settings, role=role, handlers=handlers), post, reread))
 
 
 @contextlib.contextmanager
-def _reporting(settings: Settings) -> Iterator[None]:
+def reporting(settings: Settings) -> Iterator[None]:
     """The log, and reports of errors where they are wanted; also of the bug that ends the program."""
-    reports = None
-    if settings.sentry_dsn is not None:
-        reports = Reports(
-            settings.sentry_dsn.get_secret_value(), environment=settings.environment, release=version("oplata")
-        )
+    reports = reports_of(settings)
     configure(settings.log_level, settings.log_format, reports=reports)
     try:
         yield

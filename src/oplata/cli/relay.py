@@ -19,37 +19,47 @@ def relay() -> None:
     time. Ctrl-C or SIGTERM stops it once what is under way has been answered. `oplata sinks` shows how it goes.
     """
     from oplata.cli.lifetime import run_loop
-    from oplata.observability.logging import configure
+    from oplata.cli.process import reporting
     from oplata.settings import Settings
 
     settings = Settings.load()
-    configure(settings.log_level, settings.log_format)
-    run_loop(_run(settings))
+    with reporting(settings):
+        run_loop(_run(settings))
 
 
 async def _run(settings: Settings) -> None:
+    import asyncio
+
     from oplata.app import database_of
     from oplata.cli.lifetime import signals_heard, until_stopped
+    from oplata.cli.measured import measured
     from oplata.errors import SettingsError
     from oplata.feed.hub import Hub
     from oplata.feed.relay import Relay
+    from oplata.observability.logging import loop_failed
+    from oplata.settings.observers import tracing_of
     from oplata.settings.targets import targets_of
 
+    asyncio.get_running_loop().set_exception_handler(loop_failed)
     database = database_of(settings)
     hub = Hub(database)
-    relay = Relay(database, hub, targets_of(settings.sinks))
+    tracing = tracing_of(settings, "relay")
+    relay = Relay(database, hub, targets_of(settings.sinks), tracing=tracing)
     if not settings.sinks:
         raise SettingsError("No sink is set, so there is nobody to tell. List your [[sinks]] in oplata.toml.")
     await database.start()
     await hub.start()
     try:
         with signals_heard() as stopping:
-            relay.start()
-            names = ", ".join(sink.name for sink in settings.sinks)
-            click.echo(f"oplata relay is ready: it tells {names} of the changes in {database.name}")
-            await until_stopped(stopping, relay.watch())
-            click.echo("oplata relay is stopping: it finishes what is under way", err=True)
+            async with measured(settings, database, hub, relay):
+                relay.start()
+                names = ", ".join(sink.name for sink in settings.sinks)
+                click.echo(f"oplata relay is ready: it tells {names} of the changes in {database.name}")
+                await until_stopped(stopping, relay.watch())
+                click.echo("oplata relay is stopping: it finishes what is under way", err=True)
     finally:
         await relay.drain(settings.drain_timeout_s)
         await hub.stop()
         await database.stop()
+        if tracing is not None:
+            await tracing.stop()

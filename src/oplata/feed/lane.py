@@ -26,6 +26,7 @@ from oplata.feed.lease import RENEW_S, Lease
 from oplata.feed.schedule import Schedule, missed, told
 from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
+from oplata.observability.tracing import Tracing
 from oplata.queue.backoff import delay_s
 from oplata.storage.deliveries import Due, Settled, State
 from oplata.storage.engine import Database
@@ -69,6 +70,7 @@ class Lane:
         cursor_id: int,
         now_ms: Callable[[], int],
         rng: random.Random,
+        tracing: Tracing | None = None,
     ) -> None:
         self._name = name
         self._sink = sink
@@ -79,6 +81,7 @@ class Lane:
         self._cursor_id = cursor_id
         self._now_ms = now_ms
         self._rng = rng
+        self._tracing = tracing
         self._breaker = Breaker(rng=rng)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._stopping = asyncio.Event()
@@ -211,7 +214,8 @@ class Lane:
         self._under_way.add(teller)
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                await self._sink.deliver(event)
+                with self._traced(due):
+                    await self._sink.deliver(event)
         except asyncio.CancelledError:
             self._breaker.abandoned(probe=probe)
             raise
@@ -222,6 +226,11 @@ class Lane:
         self._breaker.succeeded()
         self._health = None
         return told(due, self._now_ms())
+
+    def _traced(self, due: Due) -> contextlib.AbstractContextManager[object]:
+        if self._tracing is None:
+            return contextlib.nullcontext()
+        return self._tracing.sinking(due.traceparent, sink=self._name, order_id=due.change.order_id)
 
     def _missed(self, due: Due, error: Exception, *, probe: bool) -> Settled:
         settled = missed(due, error, self._now_ms(), self._options.schedule, probe=probe, rng=self._rng)

@@ -18,6 +18,7 @@ from oplata.feed.lane import Lane, Options
 from oplata.feed.lease import RENEW_S, TTL_S, Lease
 from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
+from oplata.observability.tracing import Tracing
 from oplata.queue.backoff import delay_s
 from oplata.storage.engine import Database
 
@@ -51,6 +52,7 @@ class Relay:
         lease_ttl_s: float = TTL_S,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._database = database
         self._hub = hub
@@ -58,6 +60,7 @@ class Relay:
         self._lease_ttl_s = lease_ttl_s
         self._now_ms = now_ms
         self._rng = rng or random.Random()  # noqa: S311  Jitter is no secret.
+        self._tracing = tracing
         self._holder = secrets.token_hex(8)
         self._stopping = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
@@ -142,6 +145,7 @@ class Relay:
             cursor_id=row.cursor_id,
             now_ms=self._now_ms,
             rng=self._rng,
+            tracing=self._tracing,
         )
         if self._stopping.is_set():
             lane.stop()

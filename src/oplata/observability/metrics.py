@@ -71,6 +71,11 @@ ALL = _listed(
     Measure("oplata_dead_letters", "gauge", "Open dead letters by reason, counted up to 10000", "reason"),
     Measure("oplata_canaries_total", "counter", "Canaries sent, by whether the queue confirmed them", "outcome"),
     Measure("oplata_canary_age_seconds", "gauge", "Age of the newest canary that came through to the database"),
+    Measure("oplata_feed_subscribers", "gauge", "Subscribers to changes in this process, over tRPC and of sinks"),
+    Measure("oplata_feed_lag_changes", "gauge", "Changes that are committed and not yet read for the subscribers"),
+    Measure("oplata_sink_lag_changes", "gauge", "Changes that a sink has not been told, counted up to 10000", "sink"),
+    Measure("oplata_sink_told_total", "counter", "Changes that a sink has been told, by any process", "sink"),
+    Measure("oplata_sink_failing_seconds", "gauge", "How long a sink has taken nothing; 0 if it does", "sink"),
     Measure("oplata_survey_seconds", "gauge", "How long ago the last survey of queue and database ended"),
     Measure("oplata_build_info", "gauge", "Always 1; the label is the version", "version"),
 )

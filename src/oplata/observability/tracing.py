@@ -71,7 +71,11 @@ class Tracing:
             yield None
             return
         with self.tracer.start_as_current_span(
-            "sink", below(context), SpanKind.PRODUCER, {"oplata.sink": sink, "oplata.order_id": order_id}
+            "sink",
+            below(context),
+            SpanKind.PRODUCER,
+            {"oplata.sink": sink, "oplata.order_id": order_id},
+            record_exception=False,
         ) as span:
             yield traceparent(span)
 

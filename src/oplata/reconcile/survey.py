@@ -14,17 +14,20 @@ from typing import TypeVar
 import structlog
 
 from oplata.domain.status import OrderStatus
+from oplata.feed.hub import Hub
 from oplata.observability.faults import describe
 from oplata.observability.metrics import Metrics
 from oplata.queue.base import Depth, Queue
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.engine import Database
 from oplata.storage.rollups import REVIEW
+from oplata.storage.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 
 COUNT_LIMIT = 10_000
 ASK_TIMEOUT_S = 8.0
+MAX_SINKS = 100
 
 _log = structlog.get_logger("oplata.survey")
 
@@ -38,6 +41,7 @@ class Survey:
         queue: Queue | None,
         spool: SqliteQueue | None,
         database: Database | None,
+        hub: Hub | None = None,
         interval_s: float,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_s: Callable[[], float] = time.monotonic,
@@ -45,6 +49,7 @@ class Survey:
         self._queue = queue
         self._spool = spool
         self._database = database
+        self._hub = hub
         self._interval_s = interval_s
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
@@ -58,6 +63,10 @@ class Survey:
         self.review: int | None = None
         self.dead_letters: Mapping[str, float] | None = None
         self.canary_sent_at_ms: int | None = None
+        self.last_change_id: int | None = None
+        self.sink_lag: Mapping[str, float] | None = None
+        self.sink_told: Mapping[str, float] | None = None
+        self.sink_failing_s: Mapping[str, float] | None = None
         self._database_up: bool | None = None
 
     async def run(self) -> None:
@@ -98,6 +107,13 @@ class Survey:
             metrics.supply("oplata_orders_review", lambda: self.review)
             metrics.supply("oplata_dead_letters", lambda: self.dead_letters)
             metrics.supply("oplata_canary_age_seconds", self._canary_age_s)
+            metrics.supply("oplata_feed_lag_changes", self._feed_lag)
+            metrics.supply("oplata_sink_lag_changes", lambda: self.sink_lag)
+            metrics.supply("oplata_sink_told_total", lambda: self.sink_told)
+            metrics.supply("oplata_sink_failing_seconds", lambda: self.sink_failing_s)
+        hub = self._hub
+        if hub is not None:
+            metrics.supply("oplata_feed_subscribers", lambda: float(hub.subscribers))
         metrics.supply("oplata_survey_seconds", self._age_s)
 
     async def _asked(self, what: str, ask: Callable[[], Awaitable[T]]) -> T | None:
@@ -110,13 +126,15 @@ class Survey:
             return None
 
     async def _ask_database(self) -> bool:
-        self.orders = self.review = self.dead_letters = None
+        self.orders = self.review = self.dead_letters = self.last_change_id = None
+        self.sink_lag = self.sink_told = self.sink_failing_s = None
         assert self._database is not None  # noqa: S101  It is not asked otherwise.
         async with self._database.unit_of_work(read_only=True) as uow:
             standing = await uow.rollups.standing()
             unregistered = await uow.orders.count_unregistered(limit=COUNT_LIMIT)
             letters = await uow.dead_letters.open_by_reason(limit=COUNT_LIMIT)
             self.canary_sent_at_ms = await uow.canaries.newest_ms()
+            await self._ask_sinks(uow)
         registered = {
             status.value: float(standing[status].orders if status in standing else 0) for status in OrderStatus
         }
@@ -124,6 +142,28 @@ class Survey:
         self.review = standing[REVIEW].orders if REVIEW in standing else 0
         self.dead_letters = {reason: float(count) for reason, count in letters.items()}
         return True
+
+    async def _ask_sinks(self, uow: UnitOfWork) -> None:
+        last_id = await uow.changes.last_id()
+        rows = await uow.sinks.every(limit=MAX_SINKS)
+        waiting = {row.name: await uow.deliveries.waiting(row.name, limit=COUNT_LIMIT) for row in rows}
+        self.last_change_id = last_id
+        self.sink_lag = {
+            row.name: float(min(COUNT_LIMIT, max(0, last_id - row.cursor_id) + waiting[row.name])) for row in rows
+        }
+        self.sink_told = {row.name: float(row.told) for row in rows}
+        now_ms = self._now_ms()
+        self.sink_failing_s = {
+            row.name: 0.0 if row.failing_since_ms is None else max(0, now_ms - row.failing_since_ms) / 1000
+            for row in rows
+        }
+
+    def _feed_lag(self) -> float | None:
+        # Where nobody subscribes nothing is read, and nothing lags.
+        read_id = None if self._hub is None else self._hub.last_id
+        if self.last_change_id is None or read_id is None:
+            return None
+        return float(max(0, self.last_change_id - read_id))
 
     def _places(self) -> Mapping[str, float] | None:
         depth = self.depth

@@ -50,6 +50,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     change: Change
     attempts: int
     round: int
+    traceparent: str | None = None
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +114,7 @@ class Deliveries:
             earlier.c.due_at_ms > now_ms,
         )
         statement = (
-            select(d.c.change_id, d.c.attempts, d.c.round, *_CHANGE)
+            select(d.c.change_id, d.c.attempts, d.c.round, changes.c.traceparent, *_CHANGE)
             .join(changes, changes.c.id == d.c.change_id)
             .where(
                 d.c.sink == sink,
@@ -132,6 +133,7 @@ class Deliveries:
                 change_id=row["change_id"],
                 attempts=row["attempts"],
                 round=row["round"],
+                traceparent=row["traceparent"],
                 change=Change(**{name: row[name] for name in _CHANGE_NAMES}),
             )
             for row in rows
