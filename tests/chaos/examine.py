@@ -12,6 +12,7 @@ import msgspec
 
 from tests.chaos.bank import FORGED, Ledger
 from tests.chaos.facts import Oracle, fact_of
+from tests.chaos.subscriber import Subscriber
 
 _SHOWN = 20
 
@@ -63,6 +64,13 @@ async def deliveries(url: str) -> int:
     raise AssertionError("an aggregate has one row")
 
 
+async def changes_told(url: str) -> int:
+    """How many changes the log holds."""
+    async for (total,) in rows(url, "SELECT count(*) FROM changes"):
+        return int(str(total))
+    raise AssertionError("an aggregate has one row")
+
+
 async def examine(url: str, oracle: Oracle, ledger: Ledger) -> Findings:
     """Hold the tables against what the bank was promised and what the seed says must be."""
     findings = Findings()
@@ -79,6 +87,21 @@ async def examine(url: str, oracle: Oracle, ledger: Ledger) -> Findings:
         findings.dead_letters += 1
         findings.wrong.append(f"a dead letter of order {order_id}: {reason}, {detail}")
     return findings
+
+
+async def examine_told(url: str, subscriber: Subscriber, findings: Findings) -> None:
+    """Every change was told, at least once and in the order of its order, and nothing that is not in the log."""
+    told = {each.change_id: each for each in subscriber.told}
+    async for change_id, order_id, version, status in rows(url, "SELECT id, order_id, version, status FROM changes"):
+        found = told.pop(int(str(change_id)), None)
+        if found is None:
+            findings.lost.append(f"the change {version} of order {order_id} was never told")
+        elif found[1:] != (order_id, version, status):
+            findings.wrong.append(f"the change {version} of order {order_id} to {status} was told as {found}")
+    findings.unverified += [f"a change was told that is not in the log: {each}" for each in told.values()]
+    findings.wrong += subscriber.out_of_order()
+    if subscriber.forged:
+        findings.wrong.append(f"the subscriber could not verify {subscriber.forged} webhooks")
 
 
 async def _examine_archive(url: str, oracle: Oracle, ledger: Ledger, findings: Findings) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Breaker:
     def __init__(self, system: System, say: Callable[[str], None]) -> None:
         self._system = system
         self._say = say
-        self._locks = {part: asyncio.Lock() for part in ("serve", "worker", "broker", "database")}
+        self._locks = {part: asyncio.Lock() for part in ("serve", "worker", "relay", "broker", "database")}
         self.struck: list[Struck] = []
         self.drains: list[tuple[int, float, float]] = []
         self.destroyed = 0
@@ -101,7 +101,8 @@ class Breaker:
         return await self._process(verb, part, fault)
 
     async def _process(self, verb: str, part: str, fault: Fault) -> str:
-        several = self._system.serves if part == "serve" else self._system.workers
+        system = self._system
+        several = {"serve": system.serves, "worker": system.workers, "relay": system.relays}[part]
         chosen = several[fault.which % len(several)]
         if verb == "kill":
             return chosen.name if chosen.kill9() else f"{chosen.name} was down already"

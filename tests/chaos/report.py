@@ -32,6 +32,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     glances: list[Glance]
     exits: list[str]
     destroyed: int
+    told: int
+    told_again: int
     drained_s: float
     undrained: str
 
@@ -85,6 +87,8 @@ def lines(outcome: Outcome) -> Iterable[str]:
             ("facts applied", findings.applied),
             ("duplicates absorbed", findings.absorbed),
             ("dead letters", findings.dead_letters),
+            ("changes told to the shop's own system", outcome.told),
+            ("  told once more", outcome.told_again),
             ("messages destroyed with a deleted queue", outcome.destroyed),
             ("lost", len(findings.lost)),
             ("twice", len(findings.twice)),

@@ -12,7 +12,7 @@ import msgspec
 
 from oplata.queue.sqlite import SqliteQueue
 from tests.chaos.bank import Ledger
-from tests.chaos.examine import deliveries, examine
+from tests.chaos.examine import changes_told, deliveries, examine, examine_told
 from tests.chaos.facts import Oracle
 from tests.chaos.faults import Breaker, ready_messages
 from tests.chaos.generator import BEGUN, Order
@@ -76,6 +76,7 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Outcome:
             for outsider in (bank, shop):
                 await outsider.stop()
         findings = await examine(system.database_url, oracle, ledger)
+        await examine_told(system.database_url, system.subscriber, findings)
         if findings.lost:
             say(f"{len(findings.lost)} facts are missing; queues: {await _lying(system)}")
     return Outcome(
@@ -89,6 +90,8 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Outcome:
         glances=watcher.glances,
         exits=_exits(system),
         destroyed=breaker.destroyed,
+        told=system.subscriber.distinct,
+        told_again=system.subscriber.repeats,
         drained_s=drained_s,
         undrained=undrained,
     )
@@ -96,17 +99,21 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Outcome:
 
 async def _drain(system: System, ledger: Ledger) -> str:
     """Wait until everything that was accepted is applied and nothing moves any more; else say what is missing."""
-    deadline_s, applied, calm_since_s = time.monotonic() + DRAIN_S, -1, time.monotonic()
+    deadline_s, applied, calm_since_s, untold = time.monotonic() + DRAIN_S, -1, time.monotonic(), 0
     while time.monotonic() < deadline_s:
         before, applied = applied, await deliveries(system.database_url)
         waiting = await ready_messages(system.broker_url, QUEUE, *system.rungs)
-        if applied != before or applied < ledger.accepted or waiting != 0 or await _spooled(system):
+        untold = await changes_told(system.database_url) - system.subscriber.distinct
+        if applied != before or applied < ledger.accepted or waiting != 0 or untold or await _spooled(system):
             calm_since_s = time.monotonic()
         if time.monotonic() - calm_since_s > CALM_S:
             return ""
         await asyncio.sleep(0.5)
     lying = await _lying(system)
-    return f"after {DRAIN_S:.0f} s {applied} deliveries of {ledger.accepted} sendings are applied; queues: {lying}"
+    return (
+        f"after {DRAIN_S:.0f} s {applied} deliveries of {ledger.accepted} sendings are applied, {untold} changes are "
+        f"not told; queues: {lying}"
+    )
 
 
 async def _lying(system: System) -> dict[str, int | None]:

@@ -39,6 +39,12 @@ WEIGHTS: dict[str, int] = {
     "jump clock": 3,
     "roll serve": 2,
     "roll worker": 2,
+    "kill relay": 2,
+    "freeze relay": 2,
+    "roll relay": 1,
+    "cut subscriber": 1,
+    "stall subscriber": 1,
+    "refuse subscriber": 1,
 }
 CLUSTER_WEIGHTS: dict[str, int] = {
     "kill node": 6,
@@ -49,6 +55,7 @@ CLUSTER_WEIGHTS: dict[str, int] = {
     "cut worker-broker": 1,
     "kill database": 1,
     "roll serve": 1,
+    "kill relay": 1,
 }
 TAKES_HOLD = ("freeze", "stall", "refuse", "fill", "kill node")
 

@@ -1,9 +1,10 @@
-"""Everything that runs: broker, database, the wires between, two endpoints, three workers."""
+"""Everything that runs: broker, database, two endpoints, three workers, two relays, a subscriber, the wires between."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -16,12 +17,14 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.facts import TERMINALS
 from tests.chaos.offspring import Offspring, migrate, oplata
 from tests.chaos.schedule import Scenario
+from tests.chaos.subscriber import SECRET, Subscriber, subscribed
 from tests.services import find
 from tests.services.proxy import Proxy
 from tests.services.server import Server, free_port
 
 SERVES = 2
 WORKERS = 3
+RELAYS = 2
 RESTART_S = (0.2, 2.0)
 QUEUE = "oplata.chaos"
 SPOOL_DISK_BYTES = 48 * 2**20
@@ -58,15 +61,17 @@ class System:
         self.wires: dict[str, Wire] = {}
         self.serves: list[Offspring] = []
         self.workers: list[Offspring] = []
+        self.relays: list[Offspring] = []
         self.ports = [free_port() for _ in range(SERVES)]
         self.spool_disk = folder / "spool"
         self.small_disk = False
         self.database: Server
+        self.subscriber: Subscriber
 
     @property
     def offspring(self) -> list[Offspring]:
         """Every process of the program."""
-        return [*self.serves, *self.workers]
+        return [*self.serves, *self.workers, *self.relays]
 
     @property
     def spool_path(self) -> Path:
@@ -109,6 +114,19 @@ class System:
             **self.clocks.environment(name),
         }
 
+    def sink(self) -> dict[str, object]:
+        """What the relays are told of the subscriber."""
+        return {
+            "name": "shop",
+            "kind": "webhook",
+            "url": f"http://127.0.0.1:{self.wires['subscriber'].port}/changes",
+            "secrets": [SECRET],
+            "start": "beginning",
+            "timeout_s": 3,
+            "retry_delays_ms": [200, 500, 1000, 2000],
+            "max_attempts": 10_000,
+        }
+
     def restart_s(self) -> float:
         """How long the supervisor takes this time."""
         return self.rng.uniform(*RESTART_S)
@@ -124,11 +142,16 @@ class System:
             name = f"worker-{number}"
             settings = self.settings(name, "worker-broker")
             self.workers.append(oplata(name, "worker", folder=self.folder, settings=settings, restart_s=self.restart_s))
+        for number in range(1, RELAYS + 1):
+            name = f"relay-{number}"
+            settings = self.settings(name, "worker-broker") | {"OPLATA_SINKS": json.dumps([self.sink()])}
+            self.relays.append(oplata(name, "relay", folder=self.folder, settings=settings, restart_s=self.restart_s))
         for each in self.offspring:
             await each.start()
             stack.push_async_callback(each.stop)
         for each in self.offspring:
             await each.until_said("is ready")
+        for each in [*self.serves, *self.workers]:
             await each.until_said("queue.ready")
 
 
@@ -148,11 +171,13 @@ async def running(folder: Path, seed: int, scenario: Scenario) -> AsyncIterator[
             broker = await asyncio.to_thread(find.private, "amqp")
             stack.callback(broker.discard)
             system.brokers = [broker]
+        system.subscriber = await stack.enter_async_context(subscribed(random.Random(seed)))
         system.small_disk = stack.enter_context(_small_disk(system.spool_disk))
         behind = {
             "serve-broker": system.brokers[0].port,
             "worker-broker": system.brokers[-1].port,
             "database": system.database.port,
+            "subscriber": system.subscriber.port,
         }
         for name, port in behind.items():
             system.wires[name] = await stack.enter_async_context(Wire(port))
