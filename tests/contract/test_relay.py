@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from oplata.feed.steering import Again, Steering
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 from tests.changes import AT_MS, append, change, versions
-from tests.databases import opened, select_all
+from tests.databases import execute, opened, select_all
 from tests.sinks import FAST, MemorySink, assert_in_order, crash, relaying
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +83,34 @@ async def test_a_dead_sink_delays_no_other_and_makes_no_dead_letters(database: D
         await down.until(lambda: len(down.told) == 60)
     for number in range(30):
         assert_in_order(down.versions(f"order-{number}"), 2)
+
+
+async def test_what_was_put_off_by_a_machine_a_day_ahead_is_told_by_the_next_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = MemorySink(lambda _event: DeliveryFailed("not yet"))
+    await append(database, *versions("order-1", 1, 2))
+    await begin(database, "shop", "beginning", AT_MS)
+    with monkeypatch.context() as patched:
+        ahead_ns = time.time_ns() + 86_400 * 10**9
+        patched.setattr(time, "time_ns", lambda: ahead_ns)
+        await crash(database, sink, 1.0)
+    assert sink.asked
+    sink.fault = lambda _event: None
+    async with relaying(database, ("shop", sink)):
+        await sink.until(lambda: sink.versions("order-1") == [1, 2], timeout_s=15)
+
+
+async def test_a_lease_from_before_the_databases_clock_was_set_back_is_no_lease(
+    database: Database, database_url: str
+) -> None:
+    sink = MemorySink()
+    await append(database, change("order-1"))
+    await crash(database, sink, 0.0)
+    await begin(database, "shop", "beginning", AT_MS)
+    await execute(database_url, "UPDATE sinks SET holder = 'one who died', lease_until_ms = 99999999999999")
+    async with relaying(database, ("shop", sink), lease_ttl_s=2.0):
+        await sink.until(lambda: sink.versions("order-1") == [1], timeout_s=15)
 
 
 async def test_what_is_refused_is_dead_at_once_and_what_follows_is_told(database: Database) -> None:

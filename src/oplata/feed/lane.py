@@ -68,7 +68,6 @@ class Lane:
         hub: Hub,
         lease: Lease,
         cursor_id: int,
-        now_ms: Callable[[], int],
         rng: random.Random,
         tracing: Tracing | None = None,
     ) -> None:
@@ -79,7 +78,6 @@ class Lane:
         self._hub = hub
         self._lease = lease
         self._cursor_id = cursor_id
-        self._now_ms = now_ms
         self._rng = rng
         self._tracing = tracing
         self._breaker = Breaker(rng=rng)
@@ -159,7 +157,7 @@ class Lane:
                 events = (event_of(*each) for each in page)
                 wanted = [(event.change_id, event.change) for event in events if self._sink.wants(event)]
                 async with self._lease.writing(cursor_id=page[-1][0]) as (uow, _):
-                    await uow.deliveries.queue(self._name, wanted, self._now_ms())
+                    await uow.deliveries.queue(self._name, wanted, self._lease.now_ms())
                 self._cursor_id = page[-1][0]
                 self._backlog += len(wanted)
                 self._news.set()
@@ -174,7 +172,7 @@ class Lane:
             await _wait(self._news, LOOK_S)
             return
         async with self._database.unit_of_work(read_only=True) as uow:
-            due = await uow.deliveries.due(self._name, self._now_ms(), without=sorted(self._busy), limit=room)
+            due = await uow.deliveries.due(self._name, self._lease.now_ms(), without=sorted(self._busy), limit=room)
         self._taken += len(due)
         by_order = sorted(due, key=lambda each: (each.change.order_id, each.change_id))
         for order_id, group in groupby(by_order, key=lambda each: each.change.order_id):
@@ -207,7 +205,7 @@ class Lane:
     async def _attempt(self, due: Due) -> Settled:
         event = event_of(due.change_id, due.change)
         if not self._sink.wants(event):
-            return told(due, self._now_ms(), state=State.SKIPPED)
+            return told(due, self._lease.now_ms(), state=State.SKIPPED)
         probe = await self._breaker.enter()
         teller = asyncio.current_task()
         assert teller is not None  # noqa: S101  A coroutine runs in a task.
@@ -225,7 +223,7 @@ class Lane:
             self._under_way.discard(teller)
         self._breaker.succeeded()
         self._health = None
-        return told(due, self._now_ms())
+        return told(due, self._lease.now_ms())
 
     def _traced(self, due: Due) -> contextlib.AbstractContextManager[object]:
         if self._tracing is None:
@@ -233,7 +231,7 @@ class Lane:
         return self._tracing.sinking(due.traceparent, sink=self._name, order_id=due.change.order_id)
 
     def _missed(self, due: Due, error: Exception, *, probe: bool) -> Settled:
-        settled = missed(due, error, self._now_ms(), self._options.schedule, probe=probe, rng=self._rng)
+        settled = missed(due, error, self._lease.now_ms(), self._options.schedule, probe=probe, rng=self._rng)
         order_id, dead = due.change.order_id, settled.state is State.DEAD
         (log.error if dead else log.warning)(
             "a delivery is dead" if dead else "a delivery failed",
@@ -286,7 +284,7 @@ class Lane:
         health = self._health
         async with self._lease.writing() as (uow, row):
             if health != self._noted:
-                await uow.sinks.note_health(self._name, health, self._now_ms())
+                await uow.sinks.note_health(self._name, health, self._lease.now_ms())
             self._backlog = await uow.deliveries.waiting(self._name, limit=MAX_WAITING)
         self._noted = health
         if row.paused:

@@ -20,6 +20,9 @@ class Lease:
 
     Whoever holds it believes so only until ``ttl_s`` after he last asked, by his own clock; the next one waits as long
     by the database's, from a later moment. So two never send at once, unless one is frozen in the middle of a request.
+
+    It also knows what the database's clock says. Whatever is put off is put off by that one: the next holder may be on
+    a machine whose clock is a day behind.
     """
 
     def __init__(self, database: Database, sink: str, holder: str, *, ttl_s: float = TTL_S) -> None:
@@ -28,6 +31,12 @@ class Lease:
         self._holder = holder
         self._ttl_s = ttl_s
         self._until_s = 0.0
+        self._heard = (0, 0.0)
+
+    def now_ms(self) -> int:
+        """The database's clock, as it was heard last, and the time since then."""
+        heard_ms, at_s = self._heard
+        return heard_ms + round((asyncio.get_running_loop().time() - at_s) * 1000)
 
     @property
     def is_ours(self) -> bool:
@@ -42,6 +51,7 @@ class Lease:
             await uow.commit()
         if row is not None:
             self._until_s = asked_s + self._ttl_s
+            self._hear(row, asked_s)
         return row
 
     @asynccontextmanager
@@ -54,6 +64,7 @@ class Lease:
         asked_s = asyncio.get_running_loop().time()
         async with self._database.unit_of_work() as uow:
             row = await uow.sinks.hold(self._sink, self._holder, ttl_ms=self._ttl_ms, cursor_id=cursor_id, told=told)
+            self._hear(row, asked_s)
             yield uow, row
             await uow.commit()
         self._until_s = max(self._until_s, asked_s + self._ttl_s)
@@ -64,6 +75,9 @@ class Lease:
         async with self._database.unit_of_work() as uow:
             await uow.sinks.release(self._sink, self._holder)
             await uow.commit()
+
+    def _hear(self, row: SinkRow, asked_s: float) -> None:
+        self._heard = row.lease_until_ms - self._ttl_ms, asked_s
 
     @property
     def _ttl_ms(self) -> int:

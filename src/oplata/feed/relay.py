@@ -143,7 +143,6 @@ class Relay:
             hub=self._hub,
             lease=lease,
             cursor_id=row.cursor_id,
-            now_ms=self._now_ms,
             rng=self._rng,
             tracing=self._tracing,
         )

@@ -77,7 +77,7 @@ class Steering:
                 which = of_order(again.order_id)
             else:
                 which = since(await uow.changes.last_id_before(again.since_ms or 0) + 1)
-            count = await uow.deliveries.replay(name, self._now_ms(), up_to=row.cursor_id, which=which)
+            count = await uow.deliveries.replay(name, await uow.clock_ms(), up_to=row.cursor_id, which=which)
             details = {**msgspec.structs.asdict(again), "deliveries": count}
             await uow.audit.note([self._entry("sink_replay", name, who, why, details)])
             await uow.commit()

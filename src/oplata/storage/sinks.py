@@ -9,6 +9,8 @@ from oplata.errors import LeaseLost
 from oplata.storage.session import Session
 from oplata.storage.tables import sinks
 
+CLOCK_SLACK_MS = 60_000
+
 _COLUMNS = tuple(sinks.c)
 
 
@@ -49,9 +51,13 @@ class Sinks:
         return [SinkRow(**row) for row in rows.mappings()]
 
     async def acquire(self, name: str, holder: str, *, ttl_ms: int) -> SinkRow | None:
-        """Become the one who tells this sink, if nobody is, and it is not paused."""
+        """Become the one who tells this sink, if nobody is, and it is not paused.
+
+        A lease that is far longer than one can be was taken before the database's clock was set back.
+        """
         clock = self._session.clock_ms()
-        free = or_(sinks.c.holder.is_(None), sinks.c.holder == holder, sinks.c.lease_until_ms < clock)
+        over = or_(sinks.c.lease_until_ms < clock, sinks.c.lease_until_ms > clock + ttl_ms + CLOCK_SLACK_MS)
+        free = or_(sinks.c.holder.is_(None), sinks.c.holder == holder, over)
         return await self._changed(
             update(sinks)
             .where(sinks.c.name == name, sinks.c.paused.is_(False), free)
