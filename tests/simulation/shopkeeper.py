@@ -26,15 +26,17 @@ class Shopkeeper:
             self.handlers.on("paid")(self._ship)
 
     async def _ship(self, change: Change, tx: Transaction) -> None:
+        mood = 1.0 if self._is_calm() else self._rng.random()
+        if mood < 0.05:
+            raise LookupError("the warehouse does not answer")
         await tx.execute(
             "INSERT INTO shipments (order_id, version) VALUES (:order_id, :version)",
             order_id=change.order_id,
             version=change.version,
         )
-        mood = 1.0 if self._is_calm() else self._rng.random()
-        if mood < 0.05:
-            raise LookupError("the warehouse does not answer")
         if mood < 0.1:
+            raise LookupError("the warehouse does not answer any more")
+        if mood < 0.15:
             await asyncio.sleep(self._rng.random() * 10)
 
 
