@@ -12,7 +12,7 @@ const metricsBase = Number(process.env.OPLATA_METRICS_PORT || 9464);
 // These three are this file's; oplata would refuse settings that it does not know.
 const { OPLATA_BIN: bin = 'oplata', OPLATA_CWD, OPLATA_WORKERS, ...env } = process.env;
 
-const app = (name, args, metricsPort) => ({
+const app = (name, args, metricsPort, extra = {}) => ({
   name,
   script: bin.includes('/') ? path.resolve(bin) : bin,
   args,
@@ -27,13 +27,15 @@ const app = (name, args, metricsPort) => ({
   autorestart: true,
   exp_backoff_restart_delay: 100,
   merge_logs: true,
+  ...extra,
 });
 
 module.exports = {
   apps: [
     // Metrics and health have a port for each process: serve's two have 9464 and 9465, relay 9469, the workers 9471 and on.
     app('oplata-serve', ['serve', '--processes', '2'], metricsBase),
-    app('oplata-relay', ['relay'], metricsBase + 5),
+    // Without [[sinks]] there is nobody to tell, and starting again would not mend that.
+    app('oplata-relay', ['relay'], metricsBase + 5, { stop_exit_codes: [2] }),
     ...Array.from({ length: workers }, (_, at) => app(`oplata-worker-${at + 1}`, ['worker'], metricsBase + 7 + at)),
   ],
 };

@@ -33,6 +33,7 @@ async def _run(settings: Settings) -> None:
     from oplata.app import database_of
     from oplata.cli.lifetime import signals_heard, until_stopped
     from oplata.cli.measured import measured
+    from oplata.cli.service.watched import Watched
     from oplata.errors import SettingsError
     from oplata.feed.hub import Hub
     from oplata.feed.relay import Relay
@@ -47,15 +48,19 @@ async def _run(settings: Settings) -> None:
     relay = Relay(database, hub, targets_of(settings.sinks), tracing=tracing)
     if not settings.sinks:
         raise SettingsError("No sink is set, so there is nobody to tell. List your [[sinks]] in oplata.toml.")
+    # That its event loop goes round is all that a relay can say of itself: how its sinks are is told by the metrics.
+    watched = Watched("relay", None, progresses=lambda: True)
     await database.start()
     await hub.start()
     try:
-        with signals_heard() as stopping:
-            async with measured(settings, database, hub, relay):
+        # SIGHUP is for the passwords of terminals, and a relay has none.
+        with signals_heard(on_hangup=lambda: None) as stopping:
+            async with watched.beating(), measured(settings, database, hub, relay):
                 relay.start()
                 names = ", ".join(sink.name for sink in settings.sinks)
-                click.echo(f"oplata relay is ready: it tells {names} of the changes in {database.name}")
+                watched.ready(f"is ready: it tells {names} of the changes in {database.name}")
                 await until_stopped(stopping, relay.watch())
+                watched.stopping()
                 click.echo("oplata relay is stopping: it finishes what is under way", err=True)
     finally:
         await relay.drain(settings.drain_timeout_s)
