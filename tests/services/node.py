@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from tests.services.server import ServiceError
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "node-shop"
+_PROJECT = Path(__file__).resolve().parents[2]
+FOLDER = _PROJECT / "examples" / "node-shop"
+DEPLOY = _PROJECT / "tests" / "deploy"
 OLDEST = 18
-DEPLOY = FOLDER.parent / "deploy"
 HOW_TO_GET = (
     f"These tests run Node's own packages and need Node.js {OLDEST} or newer with npm on PATH: install `nodejs npm`."
 )
