@@ -16,41 +16,20 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
+
+from bench.feed.browsers import Seen
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 
 START_TIMEOUT_S = 60.0
 SETTLE_S = 3.0
 LATE_S = 20.0
-CONNECTING_AT_ONCE = 100
-
-
-class Browser(asyncio.Protocol):
-    """One subscription; notes when each change came."""
-
-    def __init__(self, came: dict[str, list[float]]) -> None:
-        self._came = came
-        self._rest = b""
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def data_received(self, data: bytes) -> None:
-        now_s = time.monotonic()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if line.startswith(b"event: connected") and not self.opened.done():
-                self.opened.set_result(None)
-            at = line.find(b'"bench-')
-            if at >= 0:
-                self._came.setdefault(line[at + 1 : line.index(b'"', at + 1)].decode(), []).append(now_s)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(error or ConnectionError("the subscription was closed before it began"))
 
 
 @contextlib.asynccontextmanager
-async def serving(url: str, folder: Path, subscribers: int) -> AsyncIterator[int]:
-    """`oplata serve` on a free port, open to all."""
+async def serving(url: str, folder: Path, subscribers: int) -> AsyncIterator[tuple[int, int]]:
+    """`oplata serve` on a free port, open to all; yields the port and the process."""
     env = os.environ | {
         "OPLATA_TERMINAL_KEY": "bench",
         "OPLATA_TERMINAL_PASSWORD": secrets.token_hex(8),
@@ -67,54 +46,73 @@ async def serving(url: str, folder: Path, subscribers: int) -> AsyncIterator[int
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             said = (await process.stdout.readline()).decode()
-        yield int(said.split("://127.0.0.1:")[1].split("/")[0])
+        yield int(said.split("://127.0.0.1:")[1].split("/")[0]), process.pid
     finally:
         process.terminate()
         await process.wait()
 
 
-async def browsers(port: int, count: int, came: dict[str, list[float]]) -> list[asyncio.Transport]:
-    """So many subscriptions to every change, once all of them are open."""
-    loop, room = asyncio.get_running_loop(), asyncio.Semaphore(CONNECTING_AT_ONCE)
-    asked = b"GET /api/trpc/orders.onStatusChange?input=%7B%7D HTTP/1.1\r\nhost: bench\r\n"
-    asked += b"accept: text/event-stream\r\n\r\n"
+@contextlib.asynccontextmanager
+async def browsing(port: int, subscribers: int, changes: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The browsers, once all of them are open."""
+    arguments = (str(port), str(subscribers), str(subscribers * changes))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.feed.browsers", *arguments), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            if await process.stdout.readline() != b"opened\n":
+                raise RuntimeError("the browsers did not open all their subscriptions")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
-    async def one() -> asyncio.Transport:
-        async with room, asyncio.timeout(START_TIMEOUT_S):
-            transport, browser = await loop.create_connection(lambda: Browser(came), "127.0.0.1", port)
-            transport.write(asked)
-            await browser.opened
-            return transport
 
-    return await asyncio.gather(*(one() for _ in range(count)))
+class Measured(msgspec.Struct):
+    """Latencies in seconds, of each change to each subscriber, and what a delivered event cost of CPU time."""
+
+    latencies_s: list[float]
+    server_us: float
+    browsers_us: float
 
 
-async def measure(url: str, subscribers: int, changes: int, pause_s: float) -> list[float]:
-    """The latencies in seconds, of each change to each subscriber. The clock starts when the commit has returned."""
-    came: dict[str, list[float]] = {}
+def cpu_s(pid: int) -> float:
+    """The CPU time of a process so far, its own and the kernel's for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(url: str, subscribers: int, changes: int, pause_s: float) -> Measured:
+    """Commit changes and see when they come. The clock starts when the commit has returned."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(url or f"sqlite:///{folder}/oplata.db")
+        url = url or f"sqlite:///{folder}/oplata.db"
+        database = Database(url)
         await database.start()
         await database.migrate()
-        async with serving(url or f"sqlite:///{folder}/oplata.db", Path(folder), subscribers) as port:
-            transports = await browsers(port, subscribers, came)
+        async with (
+            serving(url, Path(folder), subscribers) as (port, pid),
+            browsing(port, subscribers, changes) as browsers,
+        ):
             await asyncio.sleep(SETTLE_S)
-            committed = {}
-            for number in range(changes):
+            began_s, committed = cpu_s(pid), {}
+            for _ in range(changes):
                 name = f"bench-{secrets.token_hex(4)}"
                 await append(database, name)
                 committed[name] = time.monotonic()
                 await asyncio.sleep(pause_s)
-                if number % 10 == 0:
-                    sys.stderr.write(".")
-                    sys.stderr.flush()
+            assert browsers.stdout is not None
             async with asyncio.timeout(LATE_S):
-                while sum(map(len, came.values())) < subscribers * changes:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-            for transport in transports:
-                transport.close()
+                seen = msgspec.json.decode(await browsers.stdout.read(), type=Seen)
+            server_s = cpu_s(pid) - began_s
         await database.stop()
-    return [at_s - committed[name] for name, times in came.items() for at_s in times]
+    latencies_s = [at_s - committed[name] for name, times in seen.came.items() for at_s in times]
+    events = subscribers * changes
+    if len(latencies_s) != events:
+        raise RuntimeError(f"{len(latencies_s)} events came, and not {events}")
+    return Measured(latencies_s, server_s / events * 1e6, seen.cpu_s / events * 1e6)
 
 
 async def append(database: Database, order_id: str) -> None:
@@ -142,12 +140,14 @@ def main() -> None:
     given = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, given.subscribers + 500), hard), hard))
-    latencies = asyncio.run(measure(given.database_url, given.subscribers, given.changes, given.pause_s))
-    at = statistics.quantiles(latencies, n=100)
+    measured = asyncio.run(measure(given.database_url, given.subscribers, given.changes, given.pause_s))
+    at = statistics.quantiles(measured.latencies_s, n=100)
     print(
-        f"\n{given.subscribers} subscribers, {given.changes} changes, each told to all: {len(latencies)} events.\n"
+        f"{given.subscribers} subscribers, {given.changes} changes, each told to all.\n"
         f"commit to browser: median {at[49] * 1000:.1f} ms, 90 % {at[89] * 1000:.1f} ms, 99 % {at[98] * 1000:.1f} ms; "
-        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
+        f"CPU time for each event that came: {measured.server_us:.1f} us of the server, "
+        f"{measured.browsers_us:.1f} us of the browsers"
     )
 
 

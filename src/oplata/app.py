@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 from sqlalchemy.engine import make_url
-from starlette.routing import Mount
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import DatabaseUnavailable, OplataError, SettingsError
@@ -121,10 +120,8 @@ class Oplata:
         self.asgi = create_app(
             callback if self.tracing is None else TracedCallback(callback, self.tracing.tracer),
             path=self.settings.callback_path,
-            routes=[
-                *health_routes(self.alive, self.ready),
-                *([Mount(self.settings.rpc_path, self.door)] if self.settings.rpc == "on" else []),
-            ],
+            routes=health_routes(self.alive, self.ready),
+            mounted={self.settings.rpc_path: self.door} if self.settings.rpc == "on" else {},
             on_start=[self.start],
             on_stop=[self.stop],
         )

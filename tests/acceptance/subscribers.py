@@ -52,6 +52,8 @@ class Subscriber:
                     self.ids.append(int(text.removeprefix("id: ")))
                 elif text.startswith("data: ") and event == "serialized-error":
                     self.refusals[text] += 1
+                elif text == "0":
+                    return  # The last chunk. The connection may be used again for a while, and nobody wants to.
                 elif not text:
                     event = ""
         finally:

@@ -9,6 +9,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import SettingsError
@@ -93,6 +94,34 @@ async def test_other_routes_stand_beside_the_callback_and_refuse_in_sentences() 
     assert "GET" in refused.headers["allow"]
     assert (missing.status_code, missing.json()) == (404, {"error": "there is nothing at this address"})
     assert malformed.status_code == 400
+
+
+async def test_what_is_mounted_is_reached_without_the_layers_between_and_finds_its_place() -> None:
+    seen: list[tuple[str, str, object]] = []
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope["path"], scope["root_path"], send))
+        await Response("here")(scope, receive, send)
+
+    app = create_app(CALLBACK, mounted={"/api/trpc": mounted})
+    direct: list[Message] = []
+
+    async def send(message: Message) -> None:
+        direct.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/api/trpc/orders.get", "headers": [], "query_string": b""}
+    await app(scope, _nothing_more, send)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, proceed: proceed(request))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+        assert (await client.get("/api/trpc/orders.get")).text == "here"
+        assert (await client.get("/api/trpcx")).status_code == 404
+    assert [each[:2] for each in seen] == [("/api/trpc/orders.get", "/api/trpc")] * 2
+    assert seen[0][2] is send
+    assert direct[-1]["body"] == b"here"
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
 
 
 async def test_a_middleware_that_was_added_sees_the_callback_too() -> None:

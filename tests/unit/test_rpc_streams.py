@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oplata.rpc import Limits, Router, Sse, tracked
+from oplata.rpc import Limits, Router, RpcApp, Sse, Tracked, tracked
 from oplata.rpc.conformance.router import conformance_router
 from tests.rpc_asking import JSONL, NOPE, OLD_STREAM, app_of, ask
 
@@ -166,3 +166,65 @@ async def test_one_connection_too_many_is_told_to_come_again() -> None:
     answer = await ask(app_of(limits=Limits(connections=0)), "/forever")
     assert "Too many connections" in answer.text
     assert "-32603" in answer.text
+
+
+async def test_one_value_that_is_told_to_many_is_written_down_once_for_all() -> None:
+    router, shared = Router(), tracked("7", {"status": "paid"})
+
+    @router.subscription
+    async def news() -> AsyncIterator[Tracked[dict[str, str]]]:
+        yield shared
+
+    app = app_of(router)
+    answers = [await ask(app, "/news") for _ in range(2)]
+    first, second = (next(chunk for chunk in answer.chunks if b"id: 7" in chunk) for answer in answers)
+    assert first == b'data: {"status":"paid"}\nid: 7\n\n\n'
+    assert first is second
+
+
+async def _ask_news(app: RpcApp, send: Any, leaves_after_s: float) -> None:
+    async def receive() -> Any:
+        await asyncio.sleep(leaves_after_s)
+        return {"type": "http.disconnect"}
+
+    async with asyncio.timeout(5):
+        await app({"type": "http", "method": "GET", "path": "/news", "headers": []}, receive, send)
+
+
+async def test_a_stream_that_never_waits_lets_others_have_their_turn() -> None:
+    router = Router()
+    sent: list[Any] = []
+
+    @router.subscription
+    async def news() -> AsyncIterator[int]:
+        while True:
+            yield 1
+
+    async def send(message: Any) -> None:
+        assert len(sent) < 100_000, "nobody else came to run"
+        sent.append(message)
+
+    await _ask_news(app_of(router), send, 0.01)
+    assert len(sent) > 10
+
+
+async def test_a_connection_that_fails_is_no_error_of_the_procedure() -> None:
+    router, ended = Router(), asyncio.Event()
+    failures: list[object] = []
+
+    @router.subscription
+    async def news() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    async def send(message: Any) -> None:
+        if b"data: 1" in message.get("body", b""):
+            raise OSError("the connection is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await _ask_news(app_of(router, on_error=failures.append), send, 4)
+    assert ended.is_set()
+    assert failures == []

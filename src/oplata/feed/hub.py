@@ -118,7 +118,13 @@ class Hub:
             await self._begun.wait()
             cursor = await self._beginning(after, stopping)
             while not stopping.is_set():
-                told, cursor = await self._next(cursor, order_id, limit, stopping)
+                page = self._known.after(cursor, limit=limit)
+                if page is None:
+                    told, cursor = await self._older(cursor, order_id, limit, stopping)
+                elif page:
+                    told, cursor = _of(page, order_id), page[-1][0]
+                else:
+                    told = page
                 if told:
                     yield told
                 elif cursor >= self._known.last_id and not stopping.is_set():
@@ -158,15 +164,11 @@ class Hub:
             return after if last_id is None else min(after, last_id)
         return after
 
-    async def _next(
+    async def _older(
         self, cursor: int, order_id: str | None, limit: int, stopping: asyncio.Event
     ) -> tuple[Sequence[Told], int]:
-        """What follows the cursor and concerns this subscriber, and how far that reaches."""
+        """What follows the cursor in the log and concerns this subscriber, and how far that reaches."""
         known_id = self._known.last_id
-        page = self._known.after(cursor, limit=limit)
-        if page is not None:
-            mine = page if order_id is None else [told for told in page if told[1].order_id == order_id]
-            return mine, page[-1][0] if page else cursor
         found = await self._from_log(lambda: self._reader.after(cursor, order_id=order_id, limit=limit), stopping)
         if found is None:
             return (), cursor
@@ -250,6 +252,10 @@ class Hub:
         self._recent = Recent(0 if whole else newest[0][0], limit=self._recent_limit)
         self._recent.add(newest if whole else newest[1:])
         self._begun.set()
+
+
+def _of(page: Sequence[Told], order_id: str | None) -> Sequence[Told]:
+    return page if order_id is None else [told for told in page if told[1].order_id == order_id]
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -22,6 +22,8 @@ class Recent:
         self._limit = limit
         self._ids: list[int] = []
         self._told: list[Told] = []
+        self._asked: tuple[int, int] | None = None
+        self._answered: Sequence[Told] = ()
 
     def __len__(self) -> int:
         return len(self._told)
@@ -30,6 +32,7 @@ class Recent:
         """Take the changes that follow ``last_id``; the oldest go when there are too many."""
         if not page:
             return
+        self._asked = None
         self._ids.extend(change_id for change_id, _ in page)
         self._told.extend(page)
         self.last_id = self._ids[-1]
@@ -44,5 +47,8 @@ class Recent:
             return ()
         if last_id < self.floor_id:
             return None
-        start = bisect_right(self._ids, last_id)
-        return self._told[start : start + limit]
+        # All who have heard everything ask the same, one after another.
+        if self._asked != (last_id, limit):
+            start = bisect_right(self._ids, last_id)
+            self._asked, self._answered = (last_id, limit), self._told[start : start + limit]
+        return self._answered

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from oplata.errors import SettingsError
@@ -27,10 +27,11 @@ def create_app(
     *,
     path: str = CALLBACK_PATH,
     routes: Sequence[BaseRoute] = (),
+    mounted: Mapping[str, ASGIApp] | None = None,
     on_start: Sequence[Hook] = (),
     on_stop: Sequence[Hook] = (),
 ) -> Starlette:
-    """An application with the callback at ``path`` and any other ``routes`` beside it.
+    """An application with the callback at ``path``, and beside it other ``routes`` and what is ``mounted`` at a path.
 
     ``on_start`` runs in order before the first request. ``on_stop`` runs in reverse order after the last one: every
     hook of it, also when another has failed or the start has. A framework that mounts this application runs neither:
@@ -50,10 +51,12 @@ def create_app(
                 await start()
             yield
 
+    mounts = [Mount(prefix, each) for prefix, each in (mounted or {}).items()]
     app = _CallbackFirst(
         callback,
         path,
-        routes=[Route(path, callback, name="callback"), *routes],
+        mounts,
+        routes=[Route(path, callback, name="callback"), *routes, *mounts],
         exception_handlers={HTTPException: _as_sentence},
         lifespan=lifespan,
     )
@@ -63,9 +66,10 @@ def create_app(
 
 
 class _CallbackFirst(Starlette):
-    """Starlette with a short cut to the callback, which catches its own errors and so needs none of the layers between.
+    """Starlette with a short cut to the callback and to what is mounted, which catch their own errors and so need none
+    of the layers between: thousands of streams send each of their events through all of them.
 
-    The short cut is taken only where the route would lead to the same place: a middleware that was added sees every
+    The short cut is taken only where the routes would lead to the same place: a middleware that was added sees every
     request, and a mounted application is left to find its own path.
     """
 
@@ -73,6 +77,7 @@ class _CallbackFirst(Starlette):
         self,
         callback: ASGIApp,
         path: str,
+        mounts: Sequence[Mount],
         *,
         routes: Sequence[BaseRoute],
         exception_handlers: Mapping[Any, ExceptionHandler],
@@ -81,13 +86,24 @@ class _CallbackFirst(Starlette):
         super().__init__(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
         self._callback = callback
         self._path = path
+        self._mounts = mounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        direct = scope["type"] == "http" and scope["path"] == self._path and not scope.get("root_path")
-        if direct and not self.user_middleware:
+        if scope["type"] != "http" or scope.get("root_path") or self.user_middleware:
+            await super().__call__(scope, receive, send)
+        elif scope["path"] == self._path:
             await self._callback(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            await self._mounted(scope, receive, send)
+
+    async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for mount in self._mounts:
+            if mount.path and scope["path"].startswith(f"{mount.path}/"):
+                scope["app"] = self
+                scope.update(mount.matches(scope)[1])
+                await mount.app(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 async def _as_sentence(_: Request, error: Exception) -> Response:

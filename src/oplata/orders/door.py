@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from oplata.orders.doorkeeper import AddressOf, Doorkeeper, Rates
 from oplata.orders.refusals import translated
@@ -56,12 +56,13 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
 
-        async def send_guarded(message: Message) -> None:
+        # It is called for every event of every stream, so it hands on what is to be awaited and awaits nothing itself.
+        def send_guarded(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 headers = [*message["headers"], *_HEADERS]
                 kept = any(name == b"cache-control" for name, _ in headers)
                 message = {**message, "headers": headers if kept else [*headers, _NOT_KEPT]}
-            await send(message)
+            return send(message)
 
         await self.rpc(scope, receive, send_guarded)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -34,9 +34,9 @@ class StatusChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Feed(Protocol):
     """Where changes come from as they are committed; without a gap, and without end."""
 
-    def subscribe(
+    def pages(
         self, *, after: int | None = None, order_id: str | None = None
-    ) -> AsyncGenerator[tuple[int, Change], None]: ...
+    ) -> AsyncGenerator[Sequence[tuple[int, Change]], None]: ...
 
 
 class Watching:
@@ -58,9 +58,10 @@ class Watching:
             after = 0 if last is None else last[0]
             if last is not None:
                 yield self._tracked(*last, for_buyer=for_buyer)
-        async with aclosing(self._feed.subscribe(after=after, order_id=order_id)) as told:
-            async for change_id, change in told:
-                yield self._tracked(change_id, change, for_buyer=for_buyer)
+        async with aclosing(self._feed.pages(after=after, order_id=order_id)) as pages:
+            async for page in pages:
+                for change_id, change in page:
+                    yield self._tracked(change_id, change, for_buyer=for_buyer)
 
     def _tracked(self, change_id: int, change: Change, *, for_buyer: bool) -> Tracked[StatusChange]:
         """The same value for all who are told of one change, so that it is checked and written down once for all."""

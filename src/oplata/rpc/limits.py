@@ -19,7 +19,8 @@ class Limits:
     socket_calls: int = 100
     socket_message_bytes: int = 1_048_576
     connection_params_timeout_s: float = 10.0
-    # Chunks of one stream that may wait for a client who reads slowly; then its procedures wait.
+    # Chunks of one stream that may wait for a client who reads slowly; then its procedures wait. A subscription over
+    # HTTP has none that wait, and gives way to others after so many.
     stream_chunks: int = 16
 
 

@@ -17,9 +17,9 @@ from oplata.rpc.http.asgi import BadUrl, Receive, Scope, Send, read_head
 from oplata.rpc.http.cors import Cors
 from oplata.rpc.http.handler import JSON_HEADERS, handle, respond
 from oplata.rpc.http.streams import stream
-from oplata.rpc.pump import Pump
 from oplata.rpc.router import Router
 from oplata.rpc.service import Service, Settings
+from oplata.rpc.spout import Spout
 from oplata.rpc.websocket.socket import FAILED, Socket, turn_away
 
 
@@ -38,7 +38,7 @@ class RpcApp:
         self.service: Final = Service(router, settings or Settings())
         self._prefix = prefix
         self._cors = cors or Cors()
-        self._pumps: set[Pump] = set()
+        self._streams: set[Spout] = set()
         self._sockets: set[Socket] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,14 +51,14 @@ class RpcApp:
 
     async def shutdown(self) -> None:
         """Ends every subscription over HTTP and tells WebSockets to reconnect; what comes after is not refused."""
-        for pump in list(self._pumps):
-            pump.stop()
+        for spout in list(self._streams):
+            spout.stop()
         await asyncio.gather(*(socket.notify_reconnect() for socket in list(self._sockets)))
 
     @property
     def connections(self) -> int:
         """How many subscriptions over HTTP and WebSockets are open."""
-        return len(self._pumps) + len(self._sockets)
+        return len(self._streams) + len(self._sockets)
 
     @property
     def _is_full(self) -> bool:
@@ -96,12 +96,12 @@ class RpcApp:
         await respond(send, status, list(JSON_HEADERS), wire.encode(wire.error(shape)))
 
     @contextlib.contextmanager
-    def _register(self, pump: Pump) -> Iterator[None]:
-        self._pumps.add(pump)
+    def _register(self, spout: Spout) -> Iterator[None]:
+        self._streams.add(spout)
         try:
             yield
         finally:
-            self._pumps.discard(pump)
+            self._streams.discard(spout)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

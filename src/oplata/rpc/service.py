@@ -27,6 +27,19 @@ MAX_SHARED_BYTES: Final = 4096
 
 
 @dataclass(slots=True)
+class Written:
+    """A value as it is sent: its payload, and the event around it once somebody was sent that.
+
+    The value is held beside what came of it, so its address cannot be another one's meanwhile.
+    """
+
+    value: Tracked[Any]
+    procedure: Procedure
+    payload: Payload
+    event: bytes | None = None
+
+
+@dataclass(slots=True)
 class ContextRequest:
     """What a context is made of. ``headers`` are in lower case; what is put into ``response_headers`` is sent by HTTP.
 
@@ -98,7 +111,7 @@ class Service:
         self.procedures: Final = router.procedures()
         self.settings: Final = settings
         self.wire: Final = Wire(settings.transformer)
-        self._shared: dict[int, tuple[Tracked[Any], Procedure, Payload]] = {}
+        self._shared: dict[int, Written] = {}
 
     async def context(self, request: ContextRequest) -> Any:
         make = self.settings.context
@@ -128,18 +141,35 @@ class Service:
 
         Many subscribers may be told one and the same value: it is checked and written down for the first of them.
         """
-        if isinstance(item, Tracked):
-            known = self._shared.get(id(item))
-            # The value is held beside what came of it, so its address cannot be another one's meanwhile.
-            if known is not None and known[0] is item and known[1] is procedure:
-                return item.id, known[2]
-            payload = self.wire.payload(procedure, item.data)
-            if isinstance(payload, msgspec.Raw) and memoryview(payload).nbytes <= MAX_SHARED_BYTES:
-                self._shared[id(item)] = (item, procedure, payload)
-                if len(self._shared) > MAX_SHARED:
-                    del self._shared[next(iter(self._shared))]
-            return item.id, payload
-        return None, self.wire.payload(procedure, item)
+        if not isinstance(item, Tracked):
+            return None, self.wire.payload(procedure, item)
+        known = self._known(procedure, item)
+        if known is not None:
+            return item.id, known.payload
+        payload = self.wire.payload(procedure, item.data)
+        if isinstance(payload, msgspec.Raw) and memoryview(payload).nbytes <= MAX_SHARED_BYTES:
+            self._shared[id(item)] = Written(item, procedure, payload)
+            if len(self._shared) > MAX_SHARED:
+                del self._shared[next(iter(self._shared))]
+        return item.id, payload
+
+    def event(self, procedure: Procedure, item: Any, write: Callable[[str | None, Payload], bytes]) -> bytes:
+        """One value of a stream as the event that is sent: the same bytes for all who are told the same value.
+
+        ``write`` has to make the same of the same id and payload.
+        """
+        known = self._known(procedure, item)
+        if known is not None and known.event is not None:
+            return known.event
+        event = write(*self.item(procedure, item))
+        known = self._known(procedure, item)
+        if known is not None:
+            known.event = event
+        return event
+
+    def _known(self, procedure: Procedure, item: Any) -> Written | None:
+        known = self._shared.get(id(item))
+        return known if known is not None and known.value is item and known.procedure is procedure else None
 
     def shape(
         self, error: BaseException, path: str | None, kind: Kind | None = None, ctx: Any = None

@@ -20,11 +20,11 @@ HEADERS: Final = (
 
 
 class Events:
-    """Writes the events of one connection and remembers the id that the client has to come back with."""
+    """Writes the events of one connection. ``last_id`` is the id that its client would come back with."""
 
     def __init__(self, wire: Wire, last_event_id: str | None) -> None:
         self._wire = wire
-        self._last_id = last_event_id
+        self.last_id = last_event_id
 
     def connected(self, reconnect_after_inactivity_s: float | None) -> bytes:
         options = {}
@@ -37,11 +37,10 @@ class Events:
         shown = None if payload is msgspec.UNSET and not self._wire.is_superjson else payload
         data = b"data: " + self._wire.encode(self._wire.wrap(shown)) + b"\n"
         if event_id is not None:
-            self._last_id = event_id
             return data + b"id: " + event_id.encode() + b"\n\n\n"
-        if self._last_id is None:
+        if self.last_id is None:
             return data + b"\n\n"
-        restored = b"event: restore-id\ndata: \nid: " + self._last_id.encode() + b"\n\n\n"
+        restored = b"event: restore-id\ndata: \nid: " + self.last_id.encode() + b"\n\n\n"
         return data + b"id: \n\n\n" + restored
 
     def failure(self, shape: Mapping[str, Any]) -> bytes:

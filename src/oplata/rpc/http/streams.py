@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from oplata.rpc import sse
@@ -16,9 +16,11 @@ from oplata.rpc.http.request import Form
 from oplata.rpc.jsonl import PING, Lines, OldLines
 from oplata.rpc.procedure import Procedure
 from oplata.rpc.pump import SILENCE, Producer, Pump, Put
+from oplata.rpc.spout import Spout
+from oplata.rpc.tracked import Tracked
 
 # Entered for as long as the stream is open, so that the server can end it when it shuts down.
-Register: TypeAlias = Callable[[Pump], AbstractContextManager[None]]
+Register: TypeAlias = Callable[[Spout], AbstractContextManager[None]]
 
 OLD_HEADERS: Final = ((b"content-type", b"application/json"), (b"vary", b"trpc-batch-mode"))
 
@@ -43,8 +45,8 @@ async def _start(exchange: Exchange, headers: tuple[tuple[bytes, bytes], ...]) -
     await exchange.send({"type": "http.response.start", "status": 200, "headers": exchange.headers(headers)})
 
 
-async def _chunk(exchange: Exchange, body: bytes, *, more: bool = True) -> None:
-    await exchange.send({"type": "http.response.body", "body": body, "more_body": more})
+def _chunk(exchange: Exchange, body: bytes, *, more: bool = True) -> Awaitable[None]:
+    return exchange.send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def _pour(exchange: Exchange, producers: list[Producer], ping: bytes) -> None:
@@ -136,20 +138,10 @@ async def _subscription(exchange: Exchange, register: Register, is_full: bool) -
     events = sse.Events(exchange.service.wire, exchange.request.last_event_id)
     await _start(exchange, (*sse.HEADERS, (b"vary", b"trpc-accept, accept")))
     await _chunk(exchange, events.connected(settings.reconnect_after_inactivity_s))
-    limits = exchange.service.settings.limits
-    clock = asyncio.get_running_loop().time
-    ends_at = None if settings.max_duration_s is None else clock() + settings.max_duration_s
-    async with Pump([_event_producer(exchange, events, is_full)], limits.stream_chunks) as pump:
-        with register(pump):
-            while ends_at is None or clock() < ends_at:
-                silence_s = settings.ping_s if ends_at is None else min(settings.ping_s, ends_at - clock())
-                chunk = await pump.next(silence_s)
-                if chunk is None:
-                    break
-                if chunk is not SILENCE:
-                    await _chunk(exchange, chunk)
-                elif ends_at is None or clock() < ends_at:
-                    await _chunk(exchange, sse.PING)
+    produce = _event_producer(exchange, events, is_full)
+    async with Spout(produce, partial(_chunk, exchange), exchange.service.settings.limits.stream_chunks) as spout:
+        with register(spout):
+            await spout.until_ended(settings.ping_s, sse.PING, settings.max_duration_s)
     await _chunk(exchange, b"", more=False)
 
 
@@ -164,9 +156,13 @@ def _event_producer(exchange: Exchange, events: sse.Events, is_full: bool) -> Pr
             if not exchange.service.settings.sse.enabled:
                 raise RpcError("METHOD_NOT_SUPPORTED", "Subscriptions over HTTP are not enabled on the server")
             items = await _invoke(exchange, 0, procedure)
+            service, ends_after_first = exchange.service, exchange.service.settings.sse.end_after_first
             async for item in items:
-                await put(events.value(*exchange.service.item(procedure, item)))
-                if exchange.service.settings.sse.end_after_first:
+                event = service.event(procedure, item, events.value)
+                if isinstance(item, Tracked):
+                    events.last_id = item.id
+                await put(event)
+                if ends_after_first:
                     return
             await put(sse.RETURN)
         except Exception as error:
