@@ -73,15 +73,20 @@ class Unreachable(Retryable):
 
 
 class BadAnswer(Permanent):
-    """What came back is no answer of a tRPC server."""
+    """What came back is no answer of a tRPC server. ``of_batch`` says that it is all that came for a whole batch."""
+
+    of_batch = False
 
 
 class RpcError(OplataError):
     """The call failed in a way that its caller is told about.
 
     ``code`` is a name of the table above, ``message`` is shown to the caller as it stands. ``shape`` is what a client
-    received from a foreign server, where there was one; it is empty for errors raised on this side.
+    received from a foreign server, where there was one; it is empty for errors raised on this side. ``of_batch`` says
+    that a server told it of a whole batch, and nothing of any call in it.
     """
+
+    of_batch = False
 
     def __init__(self, code: Code, message: str | None = None, *, shape: Mapping[str, Any] | None = None) -> None:
         if code not in CODES:

@@ -76,6 +76,7 @@ class TrpcSink(_Sink):
     statuses: dict[str, str] = {}
     headers: dict[str, SecretStr] = {}
     transformer: Literal["none", "superjson"] = "none"
+    batch: int = Field(16, ge=1, le=100)
 
 
 class WebhookSink(_Sink):

@@ -60,5 +60,6 @@ def _sink(settings: AnySink) -> Sink:
         statuses=settings.statuses,
         headers=headers,
         transformer=settings.transformer,
+        batch=settings.batch,
         timeout_s=timeout_s,
     )

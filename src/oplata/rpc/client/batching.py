@@ -21,8 +21,11 @@ class _Waiting:
 class Batcher:
     """Collects calls until the loop turns, then sends them in as few requests as limits allow."""
 
-    def __init__(self, transport: Transport, *, streams: bool, max_calls: int, max_url_bytes: int) -> None:
+    def __init__(
+        self, transport: Transport, *, streams: bool, max_calls: int, max_url_bytes: int, batches_of_one: bool = True
+    ) -> None:
         self._transport = transport
+        self._batches_of_one = batches_of_one
         self._streams = streams
         self._max_calls = max_calls
         self._max_url_bytes = max_url_bytes
@@ -73,7 +76,12 @@ class Batcher:
             result.add_done_callback(given_up)
         send = self._transport.stream if self._streams else self._transport.batch
         try:
-            await send(calls, results)
+            if len(calls) == 1 and not self._batches_of_one:
+                answer = await self._transport.single(calls[0])
+                if not results[0].done():
+                    results[0].set_result(answer)
+            else:
+                await send(calls, results)
         except Exception as error:
             for result in results:
                 if not result.done():

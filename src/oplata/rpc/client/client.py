@@ -41,7 +41,8 @@ class Client:
     """A tRPC server by its URL, the part before the procedures' names.
 
     ``mode`` says how queries and mutations travel: "batch" sends what is called within one turn of the event loop
-    together, "stream" does too and has each result as soon as it is there, "single" sends each by itself. ``http``
+    together, "stream" does too and has each result as soon as it is there, "single" sends each by itself. Without
+    ``batches_of_one`` a call that is by itself in a batch is sent as "single" would. ``http``
     may be given and is then not closed here. ``headers`` may be a function, asked for each call.
     ``connection_params`` go with subscriptions. Every failure is an RpcError, an Unreachable or a BadAnswer.
     """
@@ -57,6 +58,7 @@ class Client:
         timeout_s: float = 30.0,
         max_calls: int = MAX_CALLS,
         max_url_bytes: int = MAX_URL_BYTES,
+        batches_of_one: bool = True,
         connection_params: Mapping[str, str] | None = None,
         backoff: Backoff | None = None,
         rng: random.Random | None = None,
@@ -68,8 +70,13 @@ class Client:
         self._documents = Documents(transformer)
         self._transport = Transport(url, self._http, self._documents)
         self._mode: Mode = mode
-        streams = mode == "stream"
-        self._batcher = Batcher(self._transport, streams=streams, max_calls=max_calls, max_url_bytes=max_url_bytes)
+        self._batcher = Batcher(
+            self._transport,
+            streams=mode == "stream",
+            max_calls=max_calls,
+            max_url_bytes=max_url_bytes,
+            batches_of_one=batches_of_one,
+        )
         self._headers = headers or {}
         self._options = _Options(timeout_s=timeout_s)
         self._connection_params = connection_params

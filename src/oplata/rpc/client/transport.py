@@ -14,7 +14,7 @@ import msgspec
 
 from oplata.rpc.client.document import Documents
 from oplata.rpc.client.lines import Hydrator, envelope_of, plain
-from oplata.rpc.errors import BadAnswer, Unreachable
+from oplata.rpc.errors import BadAnswer, RpcError, Unreachable
 from oplata.rpc.forms import File, FormData, Octets
 from oplata.rpc.middleware import Kind
 
@@ -73,17 +73,26 @@ class Transport:
     async def batch(self, calls: Sequence[Wanted], results: Sequence[asyncio.Future[Any]]) -> None:
         """Fills the results of all calls, or fails them with what went wrong."""
         async with self._exchange(calls[0].kind, self.batch_url(calls), calls[0], self._batch_body(calls)) as response:
-            document = self._documents.parse(await response.aread())
-        if not isinstance(document, list) or len(document) != len(calls):
-            # A refused request is one object; anything else that is not a list for all is no answer.
-            self._documents.answer(document)
-            raise BadAnswer("The server did not answer every call of the batch.")
-        for envelope, result in zip(document, results, strict=True):
+            raw = await response.aread()
+        try:
+            envelopes = self._envelopes(raw, len(calls))
+        except (RpcError, BadAnswer) as error:
+            error.of_batch = True
+            raise
+        for envelope, result in zip(envelopes, results, strict=True):
             if not result.done():
                 try:
                     result.set_result(self._documents.answer(envelope))
                 except Exception as error:
                     result.set_exception(error)
+
+    def _envelopes(self, raw: bytes, count: int) -> list[Any]:
+        document = self._documents.parse(raw)
+        if not isinstance(document, list) or len(document) != count:
+            # A refused request is one object; anything else that is not a list for all is no answer.
+            self._documents.answer(document)
+            raise BadAnswer("The server did not answer every call of the batch.")
+        return document
 
     async def stream(self, calls: Sequence[Wanted], results: Sequence[asyncio.Future[Any]]) -> None:
         """As ``batch``, each result as soon as its line is there."""
