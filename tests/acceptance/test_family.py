@@ -124,10 +124,16 @@ def test_a_crash_loop_ends_loudly() -> None:
     assert "exit codes: 7" in parent.lines[-1]
 
 
-def test_one_that_crashes_does_not_end_those_that_work() -> None:
+def test_one_that_crashes_does_not_end_those_that_work(tmp_path: Path) -> None:
     """A slip in oplata.toml keeps a process that was killed from coming back; its siblings go on."""
-    with family(2, 'if post["number"] == 1: sys.exit(2)\n' + WELL) as parent:
+    sibling = tmp_path / "stands"
+    # It stands until its sibling does: a family of which nobody ever stood would be told that it did not start.
+    slip = f"while not os.path.exists({str(sibling)!r}): time.sleep(0.01)\nsys.exit(2)"
+    child = f'if post["number"] == 1:\n    {slip.replace(chr(10), chr(10) + "    ")}\n{WELL}'
+    with family(2, child) as parent:
         parent.line("born 2")
+        time.sleep(0.5)
+        sibling.touch()
         for _ in range(9):
             parent.line('{"action": "process.ended"')
         assert parent.process.poll() is None

@@ -170,6 +170,7 @@ def test_verify_fails_with_the_gaps_and_replay_mends_them(tmp_path: Path) -> Non
         "dryRun": False,
         "callbacks": 1,
         "unreadable": 0,
+        "pruned": 0,
         "eventsRecorded": 0,
         "eventsRestored": 0,
         "payments": 1,
@@ -177,6 +178,7 @@ def test_verify_fails_with_the_gaps_and_replay_mends_them(tmp_path: Path) -> Non
         "orders": 1,
         "ordersRestored": 0,
         "ordersChanged": 0,
+        "rollupsMended": 0,
     }
 
 

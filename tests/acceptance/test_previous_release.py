@@ -35,6 +35,7 @@ class Earlier:
             archive.extractall(folder / "earlier", filter="data")
         self._folder = folder
         self._env = environment(settings) | {"PYTHONPATH": str(folder / "earlier" / "src")}
+        del self._env["OPLATA_INSECURE"]  # It did not know of a door that has to be locked.
 
     def start(self, *arguments: str) -> Running:
         return Running(

@@ -21,7 +21,7 @@ _why = click.option("--why", metavar="TEXT", required=True, help="Why; kept in t
 _who = click.option("--who", metavar="NAME", help="Who does it; kept in the audit. The system's user if not given.")
 
 
-@click.group(short_help="See, pause, resume and replay what the shop's own systems are told.")
+@click.group(short_help="Steer what tells the shop's own systems of changes.")
 def sinks() -> None:
     """See how far each of the shop's own systems has been told of changes, and steer that.
 
