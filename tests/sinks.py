@@ -103,11 +103,13 @@ async def relaying(
         await hub.stop()
 
 
-async def crash(database: Database, sink: MemorySink, after_s: float, *, lease_ttl_s: float = 0.4) -> None:
+async def crash(
+    database: Database, sink: MemorySink, after_s: float, *, lease_ttl_s: float = 0.4, options: Options = FAST
+) -> None:
     """Run a relay and end it in the middle of whatever it does, with its lease held."""
     hub = Hub(database)
     await hub.start()
-    relay = Relay(database, hub, [Target(name="shop", sink=sink, options=FAST)], lease_ttl_s=lease_ttl_s)
+    relay = Relay(database, hub, [Target(name="shop", sink=sink, options=options)], lease_ttl_s=lease_ttl_s)
     running = asyncio.create_task(relay.run())
     await asyncio.sleep(after_s)
     # Nothing is released and nothing written down: the tasks are cancelled where they stand.

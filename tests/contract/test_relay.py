@@ -94,7 +94,8 @@ async def test_what_was_put_off_by_a_machine_a_day_ahead_is_told_by_the_next_one
     with monkeypatch.context() as patched:
         ahead_ns = time.time_ns() + 86_400 * 10**9
         patched.setattr(time, "time_ns", lambda: ahead_ns)
-        await crash(database, sink, 1.0)
+        patient = Options(schedule=Schedule(delays_ms=(1_000,), max_attempts=100))
+        await crash(database, sink, 1.0, options=patient)
     assert sink.asked
     sink.fault = lambda _event: None
     async with relaying(database, ("shop", sink)):
@@ -193,13 +194,13 @@ async def test_a_paused_sink_is_told_nothing_and_goes_on_where_it_was(database: 
     await begin(database, "shop", "beginning", AT_MS)
     await steering.pause("shop", paused=True, who="anna", why="the shop moves")
     await append(database, *versions("order-1", 1, 3))
-    async with relaying(database, ("shop", sink)):
+    async with relaying(database, ("shop", sink), lease_ttl_s=1.6):
         await asyncio.sleep(0.3)
         assert sink.told == []
         await steering.pause("shop", paused=False, who="anna", why="it has moved")
         await sink.until(lambda: len(sink.told) == 3)
         await steering.pause("shop", paused=True, who="anna", why="again")
-        await asyncio.sleep(3.5)
+        await asyncio.sleep(0.8)  # It is heeded when the lease is prolonged.
         await append(database, change("order-1", 4))
         await asyncio.sleep(0.3)
         assert sink.versions("order-1") == [1, 2, 3]
@@ -257,13 +258,13 @@ async def test_a_lease_that_was_lost_writes_nothing_more(database: Database) -> 
     """The one who was frozen and goes on finds that his lease has run out before he finds anything else."""
     sink = MemorySink()
     await append(database, *versions("order-1", 1, 3))
-    async with relaying(database, ("shop", sink)) as relay:
+    async with relaying(database, ("shop", sink), lease_ttl_s=2.0) as relay:
         await sink.until(lambda: len(sink.told) == 3)
         async with database.unit_of_work() as uow:
             row = await uow.sinks.get("shop")
             assert row is not None
             await uow.sinks.release("shop", str(row.holder))
-            assert await uow.sinks.acquire("shop", "another", ttl_ms=2_000) is not None
+            assert await uow.sinks.acquire("shop", "another", ttl_ms=1_000) is not None
             await uow.commit()
         await append(database, change("order-1", 4))
         await asyncio.sleep(0.5)

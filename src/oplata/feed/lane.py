@@ -22,7 +22,7 @@ from oplata.errors import DeliveryRefused, LeaseLost, OplataError
 from oplata.feed.breaker import Breaker
 from oplata.feed.event import event_of
 from oplata.feed.hub import Hub
-from oplata.feed.lease import RENEW_S, Lease
+from oplata.feed.lease import Lease
 from oplata.feed.schedule import Schedule, missed, told
 from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
@@ -39,7 +39,7 @@ MAX_WAITING = 10_000
 """Deliveries that wait in the database; beyond it the change log itself is the place where they wait."""
 
 LOOK_S = 1.0
-"""How often due deliveries are looked for when nothing happens: those whose time has come, and replays."""
+"""How often due deliveries are looked for when nothing happens: replays, and those that failed in another process."""
 
 SETTLE_GAP_S = 0.01
 DELIVERY_GRACE_S = 1.0
@@ -92,6 +92,7 @@ class Lane:
         self._ended: list[str] = []
         self._taken = 0
         self._backlog = 0
+        self._again_at_ms: int | None = None
         self._news = asyncio.Event()
         self._settleable = asyncio.Event()
         self._room = asyncio.Event()
@@ -167,6 +168,8 @@ class Lane:
     async def _supply(self) -> None:
         """Take what is due."""
         self._news.clear()
+        if self._again_at_ms is not None and self._again_at_ms <= self._lease.now_ms():
+            self._again_at_ms = None
         room = MAX_TAKEN - self._taken
         if room <= 0:
             await _wait(self._news, LOOK_S)
@@ -181,7 +184,13 @@ class Lane:
             self._tellers.add(teller)
             teller.add_done_callback(self._tellers.discard)
         if len(due) < room:
-            await _wait(self._news, LOOK_S)
+            await _wait(self._news, self._look_s())
+
+    def _look_s(self) -> float:
+        """How long until something may be due."""
+        if self._again_at_ms is None:
+            return LOOK_S
+        return min(LOOK_S, max(0, self._again_at_ms - self._lease.now_ms() + 1) / 1000)
 
     async def _tell(self, order_id: str, dues: Sequence[Due]) -> None:
         """Tell one order's changes one after another; the first that fails holds up the rest."""
@@ -272,6 +281,9 @@ class Lane:
             self._results, self._ended = results + self._results, ended + self._ended
             self._settleable.set()
             raise
+        again = [each.due_at_ms for each in results if each.state is State.WAITING]
+        if again:
+            self._again_at_ms = min(again if self._again_at_ms is None else [*again, self._again_at_ms])
         self._taken -= len(results)
         self._backlog -= sum(each.state is not State.WAITING for each in results)
         self._busy.difference_update(ended)
@@ -280,7 +292,7 @@ class Lane:
 
     async def _renew(self) -> None:
         """Keep the lease, learn of a pause, and note how the sink is."""
-        await asyncio.sleep(RENEW_S)
+        await asyncio.sleep(self._lease.renew_s)
         health = self._health
         async with self._lease.writing() as (uow, row):
             if health != self._noted:

@@ -12,7 +12,8 @@ from oplata.storage.sinks import SinkRow
 from oplata.storage.unit_of_work import UnitOfWork
 
 TTL_S = 12.0
-RENEW_S = 3.0
+RENEWALS = 4
+"""So many times it would be prolonged before it ran out."""
 
 
 class Lease:
@@ -37,6 +38,11 @@ class Lease:
         """The database's clock, as it was heard last, and the time since then."""
         heard_ms, at_s = self._heard
         return heard_ms + round((asyncio.get_running_loop().time() - at_s) * 1000)
+
+    @property
+    def renew_s(self) -> float:
+        """How often to prolong it."""
+        return self._ttl_s / RENEWALS
 
     @property
     def is_ours(self) -> bool:

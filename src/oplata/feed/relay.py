@@ -15,7 +15,7 @@ import structlog
 from oplata.errors import LeaseLost, OplataError
 from oplata.feed.hub import Hub
 from oplata.feed.lane import Lane, Options
-from oplata.feed.lease import RENEW_S, TTL_S, Lease
+from oplata.feed.lease import RENEWALS, TTL_S, Lease
 from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
 from oplata.observability.tracing import Tracing
@@ -112,7 +112,7 @@ class Relay:
                 try:
                     await self._hold(target)
                     failures = 0
-                    await self._pause(RENEW_S)
+                    await self._pause(self._lease_ttl_s / RENEWALS)
                 except LeaseLost as error:
                     log.warning("the sink was lost", action="relay.lost", sink=target.name, error=describe(error))
                 except OplataError as error:
