@@ -24,6 +24,7 @@ from oplata.worker.backlog import begin
 from oplata.worker.loop import Worker
 from oplata.worker.redrive import Redrive
 from oplata.worker.replay import Replay
+from tests.contract.sqlite_processes import Clock
 from tests.contract.working import put, queue, until, until_empty, working
 from tests.databases import (
     KEYRING,
@@ -371,6 +372,62 @@ async def test_a_change_whose_handler_keeps_failing_is_given_up_told_and_can_be_
         ("order-1", "refunded", 2),
         ("order-2", "pending", 1),
     ]
+
+
+async def test_a_clock_set_back_an_hour_strands_no_change(
+    queue: SqliteQueue, shop: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oplata.worker.backlog.RECALL_EVERY_S", 0.1)
+    clock = Clock()
+    clock.ahead_ms = 3_600_000
+    failing = True
+
+    async def sometimes(change: Change, tx: Transaction) -> None:
+        if failing:
+            raise LookupError(change.order_id)
+        await ship(change, tx)
+
+    async def is_put_off() -> bool:
+        return await select_all(database_url, "SELECT attempts FROM handler_backlog") == [(1,)]
+
+    await register(shop, "order-1")
+    handlers = handlers_of(sometimes, statuses=())
+    worker = at_work(queue, shop, handlers, retry_delays_ms=[2_000], max_attempts=9, now_ms=clock)
+    async with working(worker):
+        await until(is_put_off)
+        failing = False
+        clock.ahead_ms = 0
+        await until(lambda: worker.stats.handled == 1, timeout_s=10)
+    assert await shipments(database_url) == [("order-1", "pending", 1)]
+
+
+async def test_only_what_waits_for_longer_than_it_was_put_off_is_recalled(shop: Database, database_url: str) -> None:
+    now_ms, minute_ms, month_ms = 1_760_000_000_000, 60_000, 30 * 24 * 3_600_000
+    delays_ms = (0, 1_000, month_ms)
+    waits = {
+        "not-yet-tried": (0, 0),
+        "not-yet-tried, another clock": (0, minute_ms),
+        "not-yet-tried, set back": (0, minute_ms + 1),
+        "failed once": (1, 1_000 + minute_ms),
+        "failed once, set back": (1, 1_000 + minute_ms + 1),
+        "failed often": (7, month_ms + minute_ms),
+        "failed often, set back": (7, month_ms + minute_ms + 1),
+    }
+    async with shop.unit_of_work() as uow:
+        for order_id, (attempts, ahead_ms) in waits.items():
+            await uow.handling.put_off(order_id, due_at_ms=now_ms + ahead_ms, attempts=attempts)
+        await uow.commit()
+
+    async with shop.unit_of_work() as uow:
+        recalled = await uow.handling.recall(delays_ms, now_ms)
+        await uow.commit()
+
+    expected = {
+        order_id: (attempts, now_ms if "set back" in order_id else now_ms + ahead_ms)
+        for order_id, (attempts, ahead_ms) in waits.items()
+    }
+    rows = await select_all(database_url, "SELECT order_id, attempts, due_at_ms FROM handler_backlog")
+    assert (3, expected) == (recalled, {row[0]: row[1:] for row in rows})
 
 
 async def test_changes_from_before_the_first_handler_are_history(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, func, literal, or_, select, true, update
+from sqlalchemy import BigInteger, ColumnElement, case, delete, func, literal, or_, select, true, update
 
 from oplata.storage.changes import Change
 from oplata.storage.session import Session
@@ -13,6 +13,10 @@ from oplata.storage.tables import changes, handler_backlog, handler_state
 
 SCANNED_AT_ONCE = 10_000
 """Ids of the change log that one scan covers."""
+
+RECALLED_AT_ONCE = 10_000
+CLOCK_SLACK_MS = 60_000
+"""Clocks of two machines may differ by this; a time that is further ahead was written before a clock was set back."""
 
 _ONLY = 1
 _TOLD = tuple(changes.c[name] for name in Change.__struct_fields__)
@@ -134,6 +138,23 @@ class Handling:
                 index_elements=[handler_backlog.c.order_id], set_={"due_at_ms": due_at_ms, "attempts": attempts}
             )
         )
+
+    async def recall(self, delays_ms: Sequence[int], now_ms: int) -> int:
+        """Make due at once what waits for longer than it was ever put off, as after a clock was set back; how many.
+
+        ``delays_ms`` are by the number of failures, from none; the last serves all further ones.
+        """
+        table = handler_backlog.c
+        delays = {failures: literal(delay_ms, BigInteger) for failures, delay_ms in enumerate(delays_ms)}
+        put_off_ms = case(delays, value=table.attempts, else_=literal(delays_ms[-1], BigInteger))
+        stray = (
+            select(table.order_id)
+            .where(table.due_at_ms > now_ms + CLOCK_SLACK_MS, table.due_at_ms - put_off_ms > now_ms + CLOCK_SLACK_MS)
+            .limit(RECALLED_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        )
+        statement = update(handler_backlog).where(table.order_id.in_(stray)).values(due_at_ms=now_ms)
+        return len((await self._session.execute(statement.returning(table.order_id))).all())
 
     async def forget(self, order_id: str) -> None:
         """Take this order out of the backlog."""

@@ -3,6 +3,8 @@
 Such changes stand in the log as not handled. One worker at a time looks through the log and notes their orders; each
 order is then taken up in a transaction of its own, which also says that its change was handled. A failure is tried
 again on the delays of the retry ladder, which are kept in the table, and given up as a dead letter after as many tries.
+The table says by the wall clock when an order is due. A clock that is set back would have it wait for that much longer,
+so every minute what waits for longer than it was put off is made due.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from oplata.observability.faults import describe
 from oplata.storage.changes import Change
 from oplata.storage.dead_letters import DeadLetter
 from oplata.storage.engine import Database
-from oplata.storage.handling import Standing
+from oplata.storage.handling import RECALLED_AT_ONCE, Standing
 from oplata.worker.batch import HANDLER_FAILED
 from oplata.worker.handling import Handling
 from oplata.worker.retry import rung_delay_ms
 from oplata.worker.stats import Stats
 
 POLL_S = 1.0
+RECALL_EVERY_S = 60.0
 TAKEN_AT_ONCE = 100
 TRANSACTION_TIMEOUT_S = 60.0
 
@@ -64,6 +67,7 @@ class Backlog:
         self._retry_delays_ms = retry_delays_ms
         self._max_attempts = max_attempts
         self._now_ms = now_ms
+        self._recall_at_s = 0.0
 
     async def run(self) -> None:
         """Look every second, and go on at once while there is something to do."""
@@ -82,6 +86,7 @@ class Backlog:
                 await self._rest()
 
     async def _round(self) -> bool:
+        await self._recall()
         standing, behind = await self._look(), False
         if standing.unscanned:
             async with self._database.unit_of_work() as uow:
@@ -96,6 +101,18 @@ class Backlog:
         # What was appended since is looked at in a second: each look is a commit, and a busy shop's log never rests. So
         # is an order that another worker has in hand.
         return behind or done > 0
+
+    async def _recall(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._recall_at_s:
+            return
+        async with self._database.unit_of_work() as uow:
+            recalled = await uow.handling.recall((0, *self._retry_delays_ms), self._now_ms())
+            await uow.commit()
+        if recalled < RECALLED_AT_ONCE:
+            self._recall_at_s = now_s + RECALL_EVERY_S
+        if recalled:
+            log.warning("a clock was set back under changes that wait", action="worker.backlog", orders=recalled)
 
     async def _look(self) -> Standing:
         async with self._database.unit_of_work(read_only=True) as uow:
