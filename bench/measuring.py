@@ -148,14 +148,13 @@ def _until_paid(url: str, table: str, count: int, running: Running, *, pause_s: 
 
 async def _rate(url: str, table: str) -> float:
     connection = await asyncpg.connect(url)
-    stamps = f"SELECT pg_xact_commit_timestamp(xmin) AS at FROM {table} WHERE status = 'paid'"
-    row = await connection.fetchrow(
-        f"WITH stamps AS ({stamps}), ends AS (SELECT min(at) AS first, max(at) AS last FROM stamps) "
-        "SELECT count(*) FILTER (WHERE at > first) AS count, extract(epoch FROM max(last) - min(first)) AS seconds "
-        "FROM stamps, ends"
+    rows = await connection.fetch(
+        f"SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM {table} WHERE status = 'paid'"
     )
     await connection.close()
-    return float(row["count"]) / float(row["seconds"])
+    stamps = [row["at"] for row in rows]
+    first, last = min(stamps), max(stamps)
+    return sum(stamp > first for stamp in stamps) / (last - first)
 
 
 def latency(stage: Stage, plan: Plan, turns: Turns) -> None:
