@@ -189,7 +189,8 @@ async def test_a_killed_database_loses_nothing(
                 return await deliveries(here.database_url) > 0
 
             await until(begun, "the first callbacks are applied")
-            assert bank.unsettled >= UNDER_WAY
+            # How many are left by then depends on the machine; that some are is what makes the kill one in the midst.
+            assert bank.unsettled > 0
             await database_server.kill9()
             await database_server.start()
 
