@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pika import exceptions, frame, spec
-from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOReference, _AsyncioIOServicesAdapter
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel as PikaChannel
 
@@ -61,6 +62,31 @@ class WireChannel(PikaChannel):  # type: ignore[misc]  # pika ships no type info
         return True
 
 
+class _Lookup(_AsyncioIOReference):  # type: ignore[misc]  # Untyped, as above.
+    """A lookup of the broker's name that nobody hears of once it was canceled, also when it was done by then.
+
+    pika tells of one that was done a turn of the loop later. By then the attempt to connect may have reported its end,
+    and would connect for nobody, or report another end and raise in a callback of the event loop.
+    """
+
+    def __init__(self, looking: asyncio.Future[Any], on_done: Callable[[Any], object]) -> None:
+        self._is_canceled = False
+        super().__init__(looking, lambda found: None if self._is_canceled else on_done(found))
+
+    def cancel(self) -> bool:
+        self._is_canceled = True
+        return bool(super().cancel())
+
+
+class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # Untyped, as above.
+    """What pika asks of the event loop."""
+
+    def _schedule_and_wrap_in_io_ref(
+        self, looking: Coroutine[Any, Any, Any], on_done: Callable[[Any], object]
+    ) -> _Lookup:
+        return _Lookup(asyncio.ensure_future(looking, loop=self._loop), on_done)
+
+
 class Wire(AsyncioConnection):  # type: ignore[misc]  # Untyped, as above.
     """One connection to the broker, on the running event loop.
 
@@ -68,11 +94,11 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # Untyped, as above.
     for each message, are read here; all other frames, and unusual ones, are pika's to read.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, custom_ioloop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         self._outgoing: list[bytes] = []
         self._frame_buffer = b""
         self.writes = 0
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, custom_ioloop=_Services(custom_ioloop), **kwargs)
 
     def publish(self, channel_number: int, routing_key: str, properties: Any, body: bytes) -> None:
         """Send a mandatory message to the default exchange."""
