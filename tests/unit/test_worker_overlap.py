@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import pytest
 
+from oplata.bank.canary import canary
 from oplata.queue.base import Queue
-from oplata.queue.envelope import Delivery, Envelope
+from oplata.queue.envelope import RECEIVED_AT_HEADER, Delivery, Envelope
 from oplata.storage.engine import Database
 from oplata.worker.batch import Part
 from oplata.worker.loop import Worker
-from tests.databases import KEYRING, callback
+from tests.databases import KEYRING, NOW_MS, callback
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,7 @@ class Settling:
     def __init__(self, hand: Hand, *outcomes: bool) -> None:
         self.hand = hand
         self.outcomes = deque(outcomes)
+        self.parts: list[Part] = []
         self.begun: list[list[int]] = []
         self.ended: list[list[int]] = []
         self.taken_at_end: list[int] = []
@@ -57,6 +59,7 @@ class Settling:
         assert len(self.begun) == len(self.ended), "two transactions at the same time"
         tags = [delivery.tag for delivery in part.deliveries]
         self.begun.append(tags)
+        self.parts.append(part)
         await asyncio.sleep(0.03)
         self.ended.append(tags)
         self.taken_at_end.append(sum(self.hand.taken))
@@ -100,6 +103,49 @@ async def test_a_batch_that_is_not_full_is_left_to_grow() -> None:
 
     assert ranges((1, 5), (5, 6)) == settling.ended
     assert BATCH == settling.taken_at_end[0]
+
+
+def of_every_kind() -> Hand:
+    """A full batch, and one that has each kind of message that there is."""
+    hand = Hand(2 * BATCH)
+    unknown = callback(payment_id="6").replace(b'"Token":"', b'"Token":"0')
+    for place, envelope in enumerate(
+        (
+            Envelope(body=canary(KEYRING, NOW_MS)),
+            Envelope(body=unknown, headers={RECEIVED_AT_HEADER: NOW_MS}),
+            Envelope(body=b"no notification"),
+        ),
+        start=BATCH,
+    ):
+        hand.waiting[place] = Delivery(envelope=envelope, tag=place + 1)
+    return hand
+
+
+async def test_whatever_was_read_ahead_is_settled() -> None:
+    hand = of_every_kind()
+    settling = Settling(hand)
+
+    await work(hand, settling)
+
+    _, ahead = settling.parts
+    canaries, puzzling, poison, works = (
+        [delivery.tag for delivery in kind]
+        for kind in (
+            [delivery for delivery, _ in ahead.canaries],
+            ahead.puzzling,
+            [delivery for delivery, _ in ahead.poison],
+            [work.delivery for work in ahead.works],
+        )
+    )
+    assert ([5], [6], [7], [8]) == (canaries, puzzling, poison, works)
+
+
+async def test_whatever_was_read_ahead_goes_back_with_the_batch_before_it() -> None:
+    hand = of_every_kind()
+
+    worker, gave_up = await work(hand, Settling(hand, False))
+
+    assert (True, BATCH) == (gave_up, worker.stats.released)
 
 
 async def test_what_was_read_ahead_is_not_settled_when_the_batch_before_it_goes_back() -> None:

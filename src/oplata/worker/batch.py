@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -74,6 +75,11 @@ class Part(msgspec.Struct, frozen=True):
         if not culprits or not (rest or self.poison):
             return self.halves()
         return Part(rest, self.poison), Part(culprits, ())
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """All that these parts hold, as one."""
+    return Part(*(list(chain.from_iterable(getattr(part, name) for part in parts)) for name in Part.__struct_fields__))
 
 
 def read(deliveries: Iterable[Delivery], keyring: Keyring, now_ms: int, *, patience: int = 0) -> Part:

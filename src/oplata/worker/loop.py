@@ -18,7 +18,7 @@ from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 from oplata.worker.backlog import Backlog
-from oplata.worker.batch import Part, read, read_dead
+from oplata.worker.batch import Part, joined, read, read_dead
 from oplata.worker.handlers import Handlers
 from oplata.worker.handling import DEFAULT_TIMEOUT_S, Handling
 from oplata.worker.progress import Progress
@@ -169,7 +169,7 @@ class Worker:
             if not await settling:
                 if part is not None:
                     # It is unsettled, and goes back when the consumer is closed.
-                    self.stats.released += part.size + len(part.puzzling)
+                    self.stats.released += part.size + len(part.puzzling) + len(part.canaries)
                 return False
         return True
 
@@ -229,8 +229,4 @@ async def _read_in_slices(reader: Reader, deliveries: Sequence[Delivery]) -> Par
     for start in range(0, len(deliveries), _SLICE):
         parts.append(reader(deliveries[start : start + _SLICE]))
         await asyncio.sleep(0)
-    return Part(
-        [work for part in parts for work in part.works],
-        [poison for part in parts for poison in part.poison],
-        [delivery for part in parts for delivery in part.puzzling],
-    )
+    return joined(parts)
