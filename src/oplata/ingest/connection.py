@@ -94,13 +94,6 @@ class Connection(HttpToolsProtocol):
         else:
             self.loop.call_later(FIRST_BYTE_S, self._leave)
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close what has idled for too long; but after a pause of this process a request may lie there unread."""
-        if self._has_unread():
-            self.timeout_keep_alive_task = self.loop.call_later(AGAIN_S, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
-
     def on_response_complete(self) -> None:
         """As uvicorn's, with one timer for the connection's whole life in place of one for each of its pauses."""
         if self.pipeline or self.transport.is_closing():
@@ -116,12 +109,13 @@ class Connection(HttpToolsProtocol):
         self._idle_since_s = None
 
     def _look_whether_idle(self) -> None:
+        """Close what has idled for too long; but after a pause of this process a request may lie there unread."""
         self.timeout_keep_alive_task = None
         if self._idle_since_s is None:
             return  # The answer under way sets the timer again.
         left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_s, self._look_whether_idle)
+        if left_s > 0 or self._has_unread():
+            self.timeout_keep_alive_task = self.loop.call_later(max(left_s, AGAIN_S), self._look_whether_idle)
         else:
             self.timeout_keep_alive_handler()
 
