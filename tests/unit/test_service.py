@@ -11,17 +11,19 @@ import click
 import pytest
 
 from oplata.cli.root import root
+from oplata.cli.service import crashes
 from oplata.cli.service.arguments import of_each, with_post
 from oplata.cli.service.crashes import BASE_S, CAP_S, CRASH_LIMIT, SHORTEST_S, STABLE_S, Crashes
+from oplata.cli.service.offspring import Offspring
 from oplata.cli.service.post import Post
 from oplata.cli.service.reload import changes
 from oplata.errors import SettingsError
 
 
 def test_pauses_grow_and_have_a_ceiling_until_it_is_hopeless() -> None:
-    crashes, pauses = Crashes(random.Random(1)), []
-    while not crashes.hopeless:
-        pauses.append(crashes.ended(1.0))
+    ends, pauses = Crashes(random.Random(1)), []
+    while not ends.hopeless:
+        pauses.append(ends.ended(1.0))
 
     assert len(pauses) == CRASH_LIMIT
     ceilings = [SHORTEST_S + min(CAP_S, BASE_S * 2**number) for number in range(CRASH_LIMIT)]
@@ -30,12 +32,29 @@ def test_pauses_grow_and_have_a_ceiling_until_it_is_hopeless() -> None:
 
 
 def test_a_long_life_begins_a_new_count() -> None:
-    crashes = Crashes(random.Random(1))
+    ends = Crashes(random.Random(1))
     for _ in range(CRASH_LIMIT):
-        crashes.ended(1.0)
-    crashes.ended(STABLE_S)
+        ends.ended(1.0)
+    ends.ended(STABLE_S)
 
-    assert (crashes.in_a_row, crashes.hopeless) == (1, False)
+    assert (ends.in_a_row, ends.hopeless) == (1, False)
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_started_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crashes, "CAP_S", 0.01)
+    monkeypatch.setattr(crashes, "SHORTEST_S", 0.0)
+    ended = asyncio.Event()
+    process = Offspring(1, ["/of/no/program"], port=None, patience_s=1, changed=ended.set, rng=random.Random(1))
+    keeping = asyncio.create_task(process.run())
+    async with asyncio.timeout(10):
+        while not process.crashes.hopeless:
+            await ended.wait()
+            ended.clear()
+
+    assert not keeping.done()
+    process.stop()
+    await keeping
 
 
 @pytest.mark.parametrize(

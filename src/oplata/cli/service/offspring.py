@@ -15,6 +15,7 @@ from oplata.cli.service.arguments import with_post
 from oplata.cli.service.crashes import Crashes
 from oplata.cli.service.lifeline import READY
 from oplata.cli.service.post import Post
+from oplata.observability.faults import describe
 
 SILENCE_S = 60.0
 """A process that gave no sign of life for so long is killed, and another one takes its place."""
@@ -56,7 +57,11 @@ class Offspring:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             born_at_s = loop.time()
-            self.code = await self._live()
+            try:
+                self.code, reason = await self._live(), None
+            except OSError as error:
+                # Memory or descriptors are short for a moment; those that run go on meanwhile.
+                self.code, reason = None, describe(error)
             self.ready = False
             if self._stopping.is_set():
                 return
@@ -69,6 +74,7 @@ class Offspring:
                 action="process.ended",
                 number=self.number,
                 exit_code=self.code,
+                reason=reason,
                 in_a_row=self.crashes.in_a_row,
                 again_in_s=round(pause_s, 2),
             )
