@@ -38,7 +38,7 @@ def main() -> int:
     processes, child, *rest = sys.argv[1:]
     crashes.CAP_S = 0.2
     if "--impatient" in rest:
-        offspring.SILENCE_S = 1.0
+        offspring.SILENCE_S, offspring.TICK_S = 1.0, 0.2
     configure("info", "json")
     supervisor = Supervisor(
         "family",

@@ -149,6 +149,22 @@ def test_a_process_without_progress_is_replaced() -> None:
         parent.stop()
 
 
+def test_a_family_that_was_frozen_as_a_whole_goes_on() -> None:
+    beating = 'sign(b"R")\nwhile True: sign(b"."); time.sleep(0.05)'
+    with family(1, beating, "--impatient") as parent:
+        parent.line("oplata family is ready")
+        everyone = children(parent)
+        whole = [*(each.pid for each in everyone), parent.process.pid]
+        for pid in whole:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        for pid in reversed(whole):
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.3)
+        assert children(parent) == everyone
+        assert parent.stop() == 0
+
+
 def test_a_changed_file_starts_all_anew() -> None:
     with family(2, WELL, "--reload") as parent:
         parent.line("oplata family is ready")

@@ -20,6 +20,9 @@ from oplata.observability.faults import describe
 SILENCE_S = 60.0
 """A process that gave no sign of life for so long is killed, and another one takes its place."""
 
+TICK_S = 1.0
+"""Time is counted in these and not by the clock. Who was frozen with its processes hears them before it judges."""
+
 _log = structlog.get_logger("oplata.service")
 
 
@@ -41,7 +44,7 @@ class Offspring:
         self.was_ready = False
         self.code: int | None = None
         self.crashes = Crashes(rng)
-        self.heard_at_s = 0.0
+        self.silent_s = 0.0
         self._command = command
         self._port = port
         self._patience_s = patience_s
@@ -129,14 +132,15 @@ class Offspring:
             return await ending
 
     async def _until_gone(self, ending: asyncio.Task[int]) -> None:
-        loop = asyncio.get_running_loop()
-        self.heard_at_s, told_at_s = loop.time(), None
+        self.silent_s = 0.0
+        draining_s: float | None = None
         while not ending.done():
-            await asyncio.wait({ending}, timeout=1.0)
-            if told_at_s is None and (self._stopping.is_set() or self._asked):
-                told_at_s = loop.time()
-            late = told_at_s is not None and loop.time() - told_at_s > self._patience_s
-            silent = told_at_s is None and loop.time() - self.heard_at_s > SILENCE_S
+            await asyncio.wait({ending}, timeout=TICK_S)
+            self.silent_s += TICK_S
+            if self._stopping.is_set() or self._asked:
+                draining_s = 0.0 if draining_s is None else draining_s + TICK_S
+            late = draining_s is not None and draining_s > self._patience_s
+            silent = draining_s is None and self.silent_s > SILENCE_S
             if not ending.done() and (late or silent):
                 why = "did not drain in time" if late else "made no progress"
                 _log.error(f"A process {why} and is killed.", action="process.killed", number=self.number)
@@ -147,7 +151,7 @@ class Offspring:
     async def _listen(self, ours: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while signs := await loop.sock_recv(ours, 64):
-            self.heard_at_s = loop.time()
+            self.silent_s = 0.0
             if READY in signs:
                 self.ready = self.was_ready = True
                 self._changed()

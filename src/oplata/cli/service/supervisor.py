@@ -101,8 +101,7 @@ class Supervisor:
             self._systemd.ready(f"{ready} running")
         elif self._said_ready:
             self._systemd.status(f"{ready} of {len(self._offspring)} running")
-        now_s = asyncio.get_running_loop().time()
-        if any(now_s - each.heard_at_s < SILENCE_S for each in self._offspring):
+        if any(each.silent_s < SILENCE_S for each in self._offspring):
             self._systemd.alive()
 
     def _reason_to_give_up(self) -> OplataError | None:
