@@ -117,7 +117,7 @@ class Channel:
         self._is_gone = False
         self._on_close: list[Callable[[Any, BaseException], None]] = []
         self._on_return: Callable[[Any, Any, Any, bytes], None] = lambda *_: None
-        self._on_confirm: Callable[[Any], None] = lambda _frame: None
+        self._on_confirm: Callable[[int, bool, bool], None] = lambda *_: None
         self._on_message: Callable[[Any, Any, Any, bytes], None] = lambda *_: None
         self._on_cancel: Callable[[Any], None] = lambda _frame: None
         self._server: ServerChannel = server.channel(self)
@@ -132,7 +132,7 @@ class Channel:
     def add_on_cancel_callback(self, callback: Callable[[Any], None]) -> None:
         self._on_cancel = callback
 
-    def confirm_delivery(self, on_confirm: Callable[[Any], None], callback: Callable[[Any], None]) -> None:
+    def confirm_delivery(self, on_confirm: Callable[[int, bool, bool], None], callback: Callable[[Any], None]) -> None:
         self._on_confirm = on_confirm
         self._ask(lambda: self._server.select_confirms(), spec.Confirm.SelectOk(), callback)
 
@@ -198,9 +198,8 @@ class Channel:
 
     def on_confirm(self, tag: int, *, multiple: bool, refused: bool) -> None:
         """The broker's word on what was published."""
-        method = (spec.Basic.Nack if refused else spec.Basic.Ack)(delivery_tag=tag, multiple=multiple)
         if self.is_open:
-            self._on_confirm(frame.Method(1, method))
+            self._on_confirm(tag, not refused, multiple)
 
     def on_return(self, routing_key: str) -> None:
         """A message that found no queue."""

@@ -45,6 +45,11 @@ class Confirms:
         self._waiting[self._last_tag] = _Waiting(future, now_s)
         return future
 
+    def hear(self, tag: int, is_taken: bool, multiple: bool) -> None:
+        """Take the broker's word, as the channel passes it on."""
+        outcome = Outcome.CONFIRMED if is_taken else Outcome.REFUSED
+        self.settle(tag, outcome, multiple=multiple, now_s=asyncio.get_running_loop().time())
+
     def settle(self, tag: int, outcome: Outcome, *, multiple: bool, now_s: float) -> None:
         """Note the broker's word on ``tag``, or with ``multiple`` on all up to it. Unknown tags are ignored."""
         self._progress_s = now_s

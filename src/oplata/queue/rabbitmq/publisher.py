@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from pika import exceptions, spec
+from pika import exceptions
 
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable
 from oplata.queue.backoff import delay_s
@@ -132,17 +132,11 @@ class RabbitPublisher:
     async def _prepare(self, channel: Channel) -> None:
         """Make a channel ready to publish on: the topology is there, and confirms are counted from 1."""
         await ensure(channel, self._topology)
-        loop, confirms = asyncio.get_running_loop(), Confirms()
-
-        def on_confirm(frame: Any) -> None:
-            method = frame.method
-            outcome = Outcome.CONFIRMED if isinstance(method, spec.Basic.Ack) else Outcome.REFUSED
-            confirms.settle(method.delivery_tag, outcome, multiple=method.multiple, now_s=loop.time())
-
         channel.raw.add_on_return_callback(
             lambda _raw, returned, _properties, _body: self._on_return(channel, returned)
         )
-        await channel.call(channel.raw.confirm_delivery, on_confirm)
+        confirms = Confirms()
+        await channel.call(channel.raw.confirm_delivery, confirms.hear)
         self._confirms = confirms
 
     def _on_return(self, channel: Channel, returned: Any) -> None:

@@ -110,24 +110,18 @@ class Topic:
                 channel.raw.exchange_declare, self._exchange, "topic", durable=not passive, passive=passive
             )
         except ChannelClosed as closed:
-            if closed.code is None or closed.code < 400 or closed.code >= 500:
+            if not 400 <= closed.code < 500:
                 raise QueueUnavailable(f"RabbitMQ closed the channel ({closed.text}).") from None
             raise TopologyError(
                 f'The exchange "{self._exchange}" cannot be used ({closed.text}): declare it as a durable topic, '
                 "or give the sink another exchange."
             ) from None
-        loop, confirms = asyncio.get_running_loop(), Confirms()
-
-        def on_confirm(frame: Any) -> None:
-            method = frame.method
-            outcome = Outcome.CONFIRMED if isinstance(method, spec.Basic.Ack) else Outcome.REFUSED
-            confirms.settle(method.delivery_tag, outcome, multiple=method.multiple, now_s=loop.time())
-
         channel.raw.add_on_return_callback(
             # The broker returns a message before it confirms it.
             lambda _raw, _returned, properties, _body: self._returned.add(properties.message_id)
         )
-        await channel.call(channel.raw.confirm_delivery, on_confirm)
+        confirms = Confirms()
+        await channel.call(channel.raw.confirm_delivery, confirms.hear)
         self._confirms = confirms
 
     def _lose(self) -> None:

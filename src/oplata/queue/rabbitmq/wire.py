@@ -23,12 +23,16 @@ _READ_BYTES = 64 * 1024
 """pika by itself reads 4 KiB at a time, which are seven messages."""
 
 
+OnConfirm = Callable[[int, bool, bool], None]
+"""Called with a delivery tag, whether the broker took the message or refused it, and whether all up to it are meant."""
+
+
 class WireChannel(PikaChannel):  # type: ignore[misc]  # pika ships no type information, so its classes are Any.
     """pika's channel, whose messages and confirms go past pika's frame objects and lists of callbacks."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._on_confirm: Callable[[Any], Any] | None = None
+        self._on_confirm: OnConfirm | None = None
 
     def basic_publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Any = None, mandatory: bool = False
@@ -40,17 +44,21 @@ class WireChannel(PikaChannel):  # type: ignore[misc]  # pika ships no type info
         self._raise_if_not_open()
         self.connection.publish(self.channel_number, routing_key, properties, body)
 
-    def confirm_delivery(self, ack_nack_callback: Callable[[Any], Any], callback: Any = None) -> None:
-        """Ask for confirms. The wire hands them to ``confirm``, and pika those that it has read itself."""
-        self._on_confirm = ack_nack_callback
-        super().confirm_delivery(ack_nack_callback, callback)
+    def confirm_delivery(self, on_confirm: OnConfirm, callback: Any = None) -> None:
+        """Ask for confirms, those that the wire reads and those that are left to pika."""
+        self._on_confirm = on_confirm
 
-    def confirm(self, index: int, tag: int, multiple: bool) -> bool:
+        def read_by_pika(read: Any) -> None:
+            method = read.method
+            on_confirm(method.delivery_tag, isinstance(method, spec.Basic.Ack), method.multiple)
+
+        super().confirm_delivery(read_by_pika, callback)
+
+    def confirm(self, tag: int, is_taken: bool, multiple: bool) -> bool:
         """Take the broker's word on published messages; False if it was not asked for."""
         if self._on_confirm is None:
             return False
-        method = spec.Basic.Ack(tag, multiple) if index == frames.ACK else spec.Basic.Nack(tag, multiple)
-        self._on_confirm(frame.Method(self.channel_number, method))
+        self._on_confirm(tag, is_taken, multiple)
         return True
 
     def deliver(self, message: frames.Message) -> bool:
@@ -150,7 +158,7 @@ class Wire(AsyncioConnection):  # type: ignore[misc]  # Untyped, as above.
                 return end
         elif index in (frames.ACK, frames.NACK):
             tag, multiple = frames.read_confirm(buffer, at + spec.FRAME_HEADER_SIZE)
-            if channel.confirm(index, tag, multiple):
+            if channel.confirm(tag, index == frames.ACK, multiple):
                 self.frames_received += 1
                 return end
         return UNUSUAL
