@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
@@ -33,7 +34,7 @@ def pikas_frames(routing_key: str, properties: Any, body: bytes) -> bytes:
 
 
 def pikas_properties(properties: Any) -> Any:
-    return spec.BasicProperties(**{name: getattr(properties, name) for name in vars(spec.BasicProperties())})
+    return spec.BasicProperties(**msgspec.structs.asdict(properties))
 
 
 @given(ENVELOPES, st.one_of(st.none(), st.integers(1, 10**9)))

@@ -37,28 +37,15 @@ INCOMPLETE, UNUSUAL = 0, -1
 """What ``read_delivery`` and ``read_confirm`` say instead of an offset."""
 
 
-class Properties(spec.BasicProperties):  # type: ignore[misc]  # pika is untyped.
+class Properties(msgspec.Struct, kw_only=True):
     """The properties that we write. Encoded to the same bytes as pika's own, in a fifth of the time."""
 
-    # What is never written stands in the class, so that an instance costs six assignments and not fourteen.
-    content_encoding = priority = correlation_id = reply_to = type = user_id = app_id = cluster_id = None
-
-    def __init__(
-        self,
-        *,
-        content_type: str,
-        delivery_mode: int,
-        timestamp: int,
-        message_id: str | None,
-        headers: dict[str, str | int] | None,
-        expiration: str | None = None,
-    ) -> None:
-        self.content_type = content_type
-        self.headers = headers
-        self.delivery_mode = delivery_mode
-        self.expiration = expiration
-        self.message_id = message_id
-        self.timestamp = timestamp
+    content_type: str
+    delivery_mode: int
+    timestamp: int
+    message_id: str | None
+    headers: dict[str, str | int] | None
+    expiration: str | None = None
 
     def encode(self) -> list[bytes]:
         """The pieces that pika's ``encode`` makes. Raises what it raises for a short string that is too long."""
