@@ -35,6 +35,11 @@ S = TypeVar("S", bound=Executable)
 CHANGE_LOG_LOCK = 0x6F706C617461
 """The key of the advisory lock that orders the change log: the letters of oplata."""
 
+# One statement for both: whoever holds the lock holds up all others, so each round trip counts.
+_HELD = select(
+    func.pg_advisory_xact_lock(CHANGE_LOG_LOCK).label("held"), func.pg_notify(CHANGE_LOG_CHANNEL, "").label("told")
+)
+
 
 def built_once(build: Callable[[Any], S]) -> Callable[[Any], S]:
     """A method that builds a statement from its room's session: built once for each database, and used from then on.
@@ -122,18 +127,12 @@ class Session:
         """The larger of two values."""
         return func.greatest(left, right) if self._dialect == "postgresql" else func.max(left, right)
 
-    def with_change_log(self, rows: Select[Any], given: FromClause) -> Select[Any]:
-        """These rows of ``given``, none of which is there before the change log is locked: both in one statement.
+    def with_change_log(self, given: FromClause) -> Select[Any]:
+        """All of a relation, none of which is there before the change log is locked: both in one statement.
 
         PostgreSQL keeps a function that may wait where it stands, and numbers rows that have come through every join.
         """
-        if self._dialect != "postgresql":
-            return rows
-        held = select(
-            func.pg_advisory_xact_lock(CHANGE_LOG_LOCK).label("held"),
-            func.pg_notify(CHANGE_LOG_CHANNEL, "").label("told"),
-        ).cte("change_log")
-        return select(given).join(held, true())
+        return select(given).join(_HELD.cte("change_log"), true()) if self._dialect == "postgresql" else select(given)
 
     def clock_ms(self) -> ColumnElement[int]:
         """The database's own clock, which all processes share."""
@@ -147,7 +146,4 @@ class Session:
         SQLite has one writer as it is, and its listeners look at the file.
         """
         if self._dialect == "postgresql":
-            # One statement for both: whoever holds the lock holds up all others, so each round trip counts.
-            await self.execute(
-                select(func.pg_advisory_xact_lock(CHANGE_LOG_LOCK), func.pg_notify(CHANGE_LOG_CHANNEL, ""))
-            )
+            await self.execute(_HELD)
