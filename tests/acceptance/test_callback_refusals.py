@@ -275,7 +275,16 @@ def test_an_error_that_nobody_foresaw_is_logged_by_its_place_and_type_but_not_it
 
 
 def test_beyond_its_limit_of_connections_the_server_asks_to_come_again() -> None:
-    with serving(max_connections=2) as endpoint, endpoint.wire(), endpoint.wire():
+    with serving(max_connections=2) as endpoint, endpoint.wire() as held:
+        held.send(request(b"", f"Content-Length: {len(signed())}", length=False))
+        wait_until(lambda: endpoint.callback.begun == 1)
         assert_refused(answer := endpoint.post(signed()), 503, "connections")
         assert int(answer.headers["retry-after"]) > 0
         assert endpoint.recorder.bodies == []
+
+
+def test_who_idles_makes_room_for_who_asks() -> None:
+    with serving(max_connections=3) as endpoint:
+        for _ in range(10):
+            with endpoint.wire(), endpoint.wire():
+                assert endpoint.post(signed()).status_code == 200

@@ -141,6 +141,8 @@ class Connection(HttpToolsProtocol):
         # One in the midst of its headers is as old as its connection.
         idle.sort(key=lambda each: each._idle_since_s or each._made_at_s)
         for each in idle[: 1 + limit // SHED_PART]:
+            # It hears of its end a turn later, and would count against the request that it makes room for until then.
+            self.connections.discard(each)
             each.transport.abort()
 
     def _refuse_head(self) -> None:
