@@ -19,7 +19,7 @@ LIMIT_S = 5.0
 A_MOMENT_S = 0.02
 
 
-class Nameless(uvloop.Loop):  # type: ignore[misc]  # uvloop does not say that its loop may be extended.
+class Nameless(uvloop.Loop):
     """An event loop for which no host has an address."""
 
     async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
