@@ -23,6 +23,8 @@ from tests.sinks import FAST, MemorySink, assert_in_order, crash, relaying
 
 pytestmark = pytest.mark.anyio
 
+PATIENT = Options(concurrency=4, timeout_s=1, schedule=Schedule(delays_ms=(20,), max_attempts=10_000))
+
 
 def _shuffled(orders: int, each: int, rng: random.Random) -> list[Change]:
     """The changes of some orders, mixed, each order's in order."""
@@ -56,9 +58,8 @@ async def test_one_order_that_fails_holds_up_itself_alone(database: Database) ->
         return DeliveryFailed("no") if event.change.order_id == "sick" and not healed.is_set() else None
 
     sink = MemorySink(fault)
-    options = Options(concurrency=4, timeout_s=1, schedule=Schedule(delays_ms=(20,), max_attempts=10_000))
     await append(database, *versions("sick", 1, 3), *versions("well", 1, 3))
-    async with relaying(database, ("shop", sink), options=options):
+    async with relaying(database, ("shop", sink), options=PATIENT):
         await sink.until(lambda: sink.versions("well") == [1, 2, 3])
         await append(database, change("sick", 4), change("well", 4))
         await sink.until(lambda: sink.versions("well") == [1, 2, 3, 4])
@@ -227,6 +228,23 @@ async def test_two_relays_share_the_sinks_and_one_takes_over_when_the_other_dies
             await sink.until(lambda: len({event.id for event in sink.told}) == 240)
     for number in range(20):
         assert_in_order(sink.versions(f"order-{number}"), 12)
+
+
+async def test_a_sink_that_recovers_under_another_relay_is_not_told_of_as_failing_for_ever(database: Database) -> None:
+    sink, steering = MemorySink(lambda _event: DeliveryFailed("down")), Steering(database)
+    await append(database, change("order-1"))
+    async with relaying(database, ("shop", sink), options=PATIENT):
+        await sink.until(lambda: sink.asked >= 2)
+    (view,) = await steering.every()
+    assert view.last_error == "DeliveryFailed: down"
+    async with relaying(database, ("shop", sink), options=PATIENT):
+        await sink.until(lambda: sink.asked >= 4)
+        (again,) = await steering.every()
+        assert again.failing_since_ms == view.failing_since_ms
+        sink.fault = lambda _event: None
+        await sink.until(lambda: len(sink.told) == 1)
+    (view,) = await steering.every()
+    assert (view.failing_since_ms, view.last_error) == (None, None)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -30,6 +30,7 @@ from oplata.observability.tracing import Tracing
 from oplata.queue.backoff import delay_s
 from oplata.storage.deliveries import Due, Settled, State
 from oplata.storage.engine import Database
+from oplata.storage.sinks import SinkRow
 
 PAGE = 200
 MAX_TAKEN = 1_000
@@ -67,7 +68,7 @@ class Lane:
         database: Database,
         hub: Hub,
         lease: Lease,
-        cursor_id: int,
+        row: SinkRow,
         rng: random.Random,
         tracing: Tracing | None = None,
     ) -> None:
@@ -77,7 +78,7 @@ class Lane:
         self._database = database
         self._hub = hub
         self._lease = lease
-        self._cursor_id = cursor_id
+        self._cursor_id = row.cursor_id
         self._rng = rng
         self._tracing = tracing
         self._breaker = Breaker(rng=rng)
@@ -96,8 +97,8 @@ class Lane:
         self._news = asyncio.Event()
         self._settleable = asyncio.Event()
         self._room = asyncio.Event()
-        self._health: str | None = None
-        self._noted: str | None = None
+        # Whoever told the sink before us may have noted that it fails; it does until it takes something.
+        self._health = self._noted = row.last_error
 
     def stop(self) -> None:
         """Finish what is under way and take nothing more."""
@@ -274,9 +275,7 @@ class Lane:
         self._results, self._ended = [], []
         try:
             if results:
-                successes = sum(each.state is State.TOLD for each in results)
-                async with self._lease.writing(told=successes) as (uow, _):
-                    await uow.deliveries.settle(self._name, results)
+                await self._write_results(results)
         except BaseException:
             self._results, self._ended = results + self._results, ended + self._ended
             self._settleable.set()
@@ -290,15 +289,20 @@ class Lane:
         self._news.set()
         self._room.set()
 
-    async def _renew(self) -> None:
-        """Keep the lease, learn of a pause, and note how the sink is."""
-        await asyncio.sleep(self._lease.renew_s)
-        health = self._health
-        async with self._lease.writing() as (uow, row):
+    async def _write_results(self, results: Sequence[Settled]) -> None:
+        """Settle these, and note how the sink is, which nothing but an attempt changes."""
+        health, successes = self._health, sum(each.state is State.TOLD for each in results)
+        async with self._lease.writing(told=successes) as (uow, _):
+            await uow.deliveries.settle(self._name, results)
             if health != self._noted:
                 await uow.sinks.note_health(self._name, health, self._lease.now_ms())
-            self._backlog = await uow.deliveries.waiting(self._name, limit=MAX_WAITING)
         self._noted = health
+
+    async def _renew(self) -> None:
+        """Keep the lease, and learn of a pause."""
+        await asyncio.sleep(self._lease.renew_s)
+        async with self._lease.writing() as (uow, row):
+            self._backlog = await uow.deliveries.waiting(self._name, limit=MAX_WAITING)
         if row.paused:
             log.info("the sink is paused", action="relay.pause", sink=self._name)
             self._stopping.set()

@@ -142,7 +142,7 @@ class Relay:
             database=self._database,
             hub=self._hub,
             lease=lease,
-            cursor_id=row.cursor_id,
+            row=row,
             rng=self._rng,
             tracing=self._tracing,
         )
