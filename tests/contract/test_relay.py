@@ -16,6 +16,7 @@ from oplata.feed.relay import begin
 from oplata.feed.schedule import Schedule
 from oplata.feed.steering import Again, Steering
 from oplata.storage.changes import Change
+from oplata.storage.deliveries import Settled, State
 from oplata.storage.engine import Database
 from tests.changes import AT_MS, append, change, versions
 from tests.databases import execute, opened, select_all
@@ -130,6 +131,37 @@ async def test_what_is_refused_is_dead_at_once_and_what_follows_is_told(database
         await sink.until(lambda: len(sink.told) == 6)
     assert sink.versions("order-1") == [1, 3, 4, 2, 3, 4]
     assert (await Steering(database).every())[0].dead == 0
+
+
+async def test_a_replay_and_what_is_written_down_meanwhile_do_not_block_one_another(database: Database) -> None:
+    """The lane writes in its order and the replay in another: whoever comes second waits for all of the first."""
+    await append(database, *versions("order-1", 1, 2))
+    await begin(database, "shop", "now", AT_MS)
+    async with database.unit_of_work() as uow:
+        await uow.deliveries.queue("shop", list(enumerate(versions("order-1", 1, 2), 1)), AT_MS)
+        await uow.commit()
+    async with database.unit_of_work() as uow:
+        assert await uow.sinks.acquire("shop", "lane", ttl_ms=60_000) is not None
+        await uow.deliveries.settle("shop", [_told(2)])
+        replaying = asyncio.create_task(
+            Steering(database).replay("shop", Again(order_id="order-1"), who="anna", why="a look")
+        )
+        await asyncio.sleep(0.3)
+        await uow.deliveries.settle("shop", [_told(1)])
+        await uow.commit()
+    assert await replaying == 2
+
+
+def _told(change_id: int) -> Settled:
+    return Settled(
+        change_id=change_id,
+        round=0,
+        state=State.TOLD,
+        attempts=0,
+        due_at_ms=AT_MS,
+        settled_at_ms=AT_MS,
+        last_error=None,
+    )
 
 
 async def test_what_fails_too_often_is_dead_and_visible(database: Database, database_url: str) -> None:

@@ -68,7 +68,7 @@ class Steering:
         Raises ``SinkNotFound``.
         """
         async with self._database.unit_of_work() as uow:
-            row = await uow.sinks.get(name)
+            row = await uow.sinks.lock(name)
             if row is None:
                 raise _unknown(name)
             if again.dead:

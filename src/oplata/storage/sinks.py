@@ -45,6 +45,15 @@ class Sinks:
         rows = await self._session.execute(select(*_COLUMNS).where(sinks.c.name == name))
         return next((SinkRow(**row) for row in rows.mappings()), None)
 
+    async def lock(self, name: str) -> SinkRow | None:
+        """The sink's row, locked until the end of the transaction; or None.
+
+        What writes deliveries of the sink and does not hold it begins with this: one that holds it writes them in an
+        order of its own.
+        """
+        rows = await self._session.execute(select(*_COLUMNS).where(sinks.c.name == name).with_for_update())
+        return next((SinkRow(**row) for row in rows.mappings()), None)
+
     async def every(self, *, limit: int) -> list[SinkRow]:
         """The sinks by name."""
         rows = await self._session.execute(select(*_COLUMNS).order_by(sinks.c.name).limit(limit))
