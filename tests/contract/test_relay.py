@@ -104,6 +104,42 @@ async def test_what_was_put_off_by_a_machine_a_day_ahead_is_told_by_the_next_one
         await sink.until(lambda: sink.versions("order-1") == [1, 2], timeout_s=15)
 
 
+async def test_a_databases_clock_set_back_a_day_strands_no_delivery(database: Database, database_url: str) -> None:
+    sink = MemorySink(lambda _event: DeliveryFailed("not yet"))
+    await append(database, change("order-1"), change("order-2"))
+    async with relaying(database, ("shop", sink), options=PATIENT):
+        await sink.until(lambda: sink.asked >= 4)
+    await execute(database_url, "UPDATE deliveries SET due_at_ms = due_at_ms + 86400000")
+    sink.fault = lambda _event: None
+    async with relaying(database, ("shop", sink), lease_ttl_s=1.0):
+        await sink.until(lambda: len(sink.told) == 2, timeout_s=10)
+
+
+async def test_only_what_waits_for_longer_than_it_was_put_off_is_recalled(
+    database: Database, database_url: str
+) -> None:
+    minute_ms, longest_ms = 60_000, 3_600_000
+    waits = [
+        ("queued", None, minute_ms),
+        ("queued, set back", None, minute_ms + 1),
+        ("failed", "no", longest_ms + minute_ms),
+        ("failed, set back", "no", longest_ms + minute_ms + 1),
+    ]
+    async with database.unit_of_work() as uow:
+        queued = [(number, change(name)) for number, (name, _, _) in enumerate(waits)]
+        await uow.deliveries.queue("shop", queued, AT_MS)
+        await uow.deliveries.queue("crm", queued, AT_MS + longest_ms)
+        await uow.deliveries.settle(
+            "shop", [_settled(number, due_at_ms=AT_MS + wait[2], error=wait[1]) for number, wait in enumerate(waits)]
+        )
+        assert await uow.deliveries.recall("shop", AT_MS, longest_ms=longest_ms) == 2
+        await uow.commit()
+    rows = await select_all(database_url, "SELECT order_id, due_at_ms FROM deliveries WHERE sink = 'shop' ORDER BY 1")
+    assert rows == sorted((name, AT_MS if "set back" in name else AT_MS + ahead_ms) for name, _, ahead_ms in waits)
+    rows = await select_all(database_url, "SELECT DISTINCT due_at_ms FROM deliveries WHERE sink = 'crm'")
+    assert rows == [(AT_MS + longest_ms,)]
+
+
 async def test_a_lease_from_before_the_databases_clock_was_set_back_is_no_lease(
     database: Database, database_url: str
 ) -> None:
@@ -142,25 +178,27 @@ async def test_a_replay_and_what_is_written_down_meanwhile_do_not_block_one_anot
         await uow.commit()
     async with database.unit_of_work() as uow:
         assert await uow.sinks.acquire("shop", "lane", ttl_ms=60_000) is not None
-        await uow.deliveries.settle("shop", [_told(2)])
+        await uow.deliveries.settle("shop", [_settled(2, State.TOLD)])
         replaying = asyncio.create_task(
             Steering(database).replay("shop", Again(order_id="order-1"), who="anna", why="a look")
         )
         await asyncio.sleep(0.3)
-        await uow.deliveries.settle("shop", [_told(1)])
+        await uow.deliveries.settle("shop", [_settled(1, State.TOLD)])
         await uow.commit()
     assert await replaying == 2
 
 
-def _told(change_id: int) -> Settled:
+def _settled(
+    change_id: int, state: State = State.WAITING, *, due_at_ms: int = AT_MS, error: str | None = None
+) -> Settled:
     return Settled(
         change_id=change_id,
         round=0,
-        state=State.TOLD,
+        state=state,
         attempts=0,
-        due_at_ms=AT_MS,
+        due_at_ms=due_at_ms,
         settled_at_ms=AT_MS,
-        last_error=None,
+        last_error=error,
     )
 
 

@@ -28,7 +28,7 @@ from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
 from oplata.observability.tracing import Tracing
 from oplata.queue.backoff import delay_s
-from oplata.storage.deliveries import Due, Settled, State
+from oplata.storage.deliveries import RECALLED_AT_ONCE, Due, Settled, State
 from oplata.storage.engine import Database
 from oplata.storage.sinks import SinkRow
 
@@ -42,6 +42,7 @@ MAX_WAITING = 10_000
 LOOK_S = 1.0
 """How often due deliveries are looked for when nothing happens: replays, and those that failed in another process."""
 
+TIDY_EVERY_S = 60.0
 SETTLE_GAP_S = 0.01
 DELIVERY_GRACE_S = 1.0
 
@@ -94,6 +95,7 @@ class Lane:
         self._taken = 0
         self._backlog = 0
         self._again_at_ms: int | None = None
+        self._tidy_at_s = 0.0
         self._news = asyncio.Event()
         self._settleable = asyncio.Event()
         self._room = asyncio.Event()
@@ -299,14 +301,29 @@ class Lane:
         self._noted = health
 
     async def _renew(self) -> None:
-        """Keep the lease, and learn of a pause."""
+        """Keep the lease, learn of a pause, and now and then see to what lies about."""
         await asyncio.sleep(self._lease.renew_s)
         async with self._lease.writing() as (uow, row):
             self._backlog = await uow.deliveries.waiting(self._name, limit=MAX_WAITING)
+        await self._tidy()
         if row.paused:
             log.info("the sink is paused", action="relay.pause", sink=self._name)
             self._stopping.set()
             await asyncio.Event().wait()
+
+    async def _tidy(self) -> None:
+        """Take up what waits by a clock that was set back."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._tidy_at_s:
+            return
+        async with self._lease.writing() as (uow, _):
+            longest_ms = self._options.schedule.longest_ms
+            recalled = await uow.deliveries.recall(self._name, self._lease.now_ms(), longest_ms=longest_ms)
+        if recalled < RECALLED_AT_ONCE:
+            self._tidy_at_s = now_s + TIDY_EVERY_S
+        if recalled:
+            log.warning("a clock was set back", action="relay.recall", sink=self._name, deliveries=recalled)
+            self._news.set()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -26,6 +26,11 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     delays_ms: Sequence[int] = DEFAULT_RETRY_DELAYS_MS
     max_attempts: int = MAX_ATTEMPTS
 
+    @property
+    def longest_ms(self) -> int:
+        """The most by which a delivery is ever put off."""
+        return max(LONGEST_WISH_MS, *self.delays_ms)
+
 
 def told(due: Due, now_ms: int, *, state: State = State.TOLD) -> Settled:
     """A delivery that came to its end well."""

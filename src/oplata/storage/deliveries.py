@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import exists, func, literal, not_, select, update
+from sqlalchemy import BigInteger, case, exists, func, literal, not_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.storage.changes import Change
 from oplata.storage.session import Session
+from oplata.storage.sinks import CLOCK_SLACK_MS
 from oplata.storage.tables import changes, deliveries
+
+RECALLED_AT_ONCE = 10_000
 
 _QUEUED = (
     deliveries.c.sink,
@@ -179,6 +182,33 @@ class Deliveries:
             },
         ).returning(deliveries.c.change_id)
         return len((await self._session.execute(again)).all())
+
+    async def recall(self, sink: str, now_ms: int, *, longest_ms: int) -> int:
+        """Make due at once what waits for longer than it was ever put off, as after a clock was set back; how many.
+
+        ``longest_ms`` is the most that one which failed is put off. One that never failed was due when it was queued.
+        """
+        latest_ms = now_ms + CLOCK_SLACK_MS
+        put_off_ms = case(
+            (deliveries.c.last_error.is_(None), literal(0, BigInteger)), else_=literal(longest_ms, BigInteger)
+        )
+        stray = (
+            select(deliveries.c.change_id)
+            .where(
+                deliveries.c.sink == sink,
+                deliveries.c.state == State.WAITING.value,
+                deliveries.c.due_at_ms > latest_ms,
+                deliveries.c.due_at_ms - put_off_ms > latest_ms,
+            )
+            .limit(RECALLED_AT_ONCE)
+        )
+        statement = (
+            update(deliveries)
+            .where(deliveries.c.sink == sink, deliveries.c.change_id.in_(stray))
+            .values(due_at_ms=now_ms)
+            .returning(deliveries.c.change_id)
+        )
+        return len((await self._session.execute(statement)).all())
 
     async def counts(self, sink: str) -> dict[str, int]:
         """How many are in the states that need somebody or something: waiting and dead."""
