@@ -28,7 +28,7 @@ from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
 from oplata.observability.tracing import Tracing
 from oplata.queue.backoff import delay_s
-from oplata.storage.deliveries import RECALLED_AT_ONCE, Due, Settled, State
+from oplata.storage.deliveries import PRUNED_AT_ONCE, RECALLED_AT_ONCE, Due, Settled, State
 from oplata.storage.engine import Database
 from oplata.storage.sinks import SinkRow
 
@@ -46,15 +46,22 @@ TIDY_EVERY_S = 60.0
 SETTLE_GAP_S = 0.01
 DELIVERY_GRACE_S = 1.0
 
+KEEP_DAYS = 90
+_DAY_MS = 86_400_000
+
 log = structlog.get_logger("oplata.relay")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a sink is told: so many orders at once, each delivery within a time, and again by a schedule."""
+    """How a sink is told: so many orders at once, each delivery within a time, and again by a schedule.
+
+    What was told is forgotten after ``keep_days``; the change log has it still.
+    """
 
     concurrency: int = 16
     timeout_s: float = 10.0
     schedule: Schedule = Schedule()
+    keep_days: int = KEEP_DAYS
 
 
 class Lane:
@@ -312,14 +319,15 @@ class Lane:
             await asyncio.Event().wait()
 
     async def _tidy(self) -> None:
-        """Take up what waits by a clock that was set back."""
+        """Take up what waits by a clock that was set back, and forget what was told long ago."""
         now_s = asyncio.get_running_loop().time()
         if now_s < self._tidy_at_s:
             return
         async with self._lease.writing() as (uow, _):
-            longest_ms = self._options.schedule.longest_ms
-            recalled = await uow.deliveries.recall(self._name, self._lease.now_ms(), longest_ms=longest_ms)
-        if recalled < RECALLED_AT_ONCE:
+            now_ms, longest_ms = self._lease.now_ms(), self._options.schedule.longest_ms
+            recalled = await uow.deliveries.recall(self._name, now_ms, longest_ms=longest_ms)
+            pruned = await uow.deliveries.prune(self._name, now_ms - self._options.keep_days * _DAY_MS)
+        if recalled < RECALLED_AT_ONCE and pruned < PRUNED_AT_ONCE:
             self._tidy_at_s = now_s + TIDY_EVERY_S
         if recalled:
             log.warning("a clock was set back", action="relay.recall", sink=self._name, deliveries=recalled)

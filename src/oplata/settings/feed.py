@@ -64,6 +64,7 @@ class _Sink(BaseModel):
     retry_delays_ms: tuple[Annotated[int, Field(ge=1, le=86_400_000)], ...] = Field(
         (1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000), min_length=1, max_length=16
     )
+    keep_days: int = Field(90, ge=1, le=36_500)
 
 
 class TrpcSink(_Sink):

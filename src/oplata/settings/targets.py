@@ -25,6 +25,7 @@ def _target(settings: AnySink) -> Target:
             concurrency=settings.concurrency,
             timeout_s=settings.timeout_s,
             schedule=Schedule(delays_ms=settings.retry_delays_ms, max_attempts=settings.max_attempts),
+            keep_days=settings.keep_days,
         ),
         start=settings.start,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import BigInteger, case, exists, func, literal, not_, select, update
+from sqlalchemy import BigInteger, case, delete, exists, func, literal, not_, select, union_all, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.storage.changes import Change
@@ -15,6 +15,9 @@ from oplata.storage.sinks import CLOCK_SLACK_MS
 from oplata.storage.tables import changes, deliveries
 
 RECALLED_AT_ONCE = 10_000
+PRUNED_AT_ONCE = 2_000
+"""Of each of the states that need nobody any more."""
+
 
 _QUEUED = (
     deliveries.c.sink,
@@ -209,6 +212,24 @@ class Deliveries:
             .returning(deliveries.c.change_id)
         )
         return len((await self._session.execute(statement)).all())
+
+    async def prune(self, sink: str, before_ms: int) -> int:
+        """Take away what was told or skipped before this time, the oldest changes first; returns how many.
+
+        It looks at so many of the oldest and no further. What was told again lately stays, and may keep what follows it
+        for as long as itself.
+        """
+        oldest = [
+            select(deliveries.c.change_id, deliveries.c.settled_at_ms)
+            .where(deliveries.c.sink == sink, deliveries.c.state == state.value)
+            .order_by(deliveries.c.change_id)
+            .limit(PRUNED_AT_ONCE)
+            .subquery()
+            for state in (State.TOLD, State.SKIPPED)
+        ]
+        old = union_all(*(select(each.c.change_id).where(each.c.settled_at_ms < before_ms) for each in oldest))
+        statement = delete(deliveries).where(deliveries.c.sink == sink, deliveries.c.change_id.in_(old))
+        return len((await self._session.execute(statement.returning(deliveries.c.change_id))).all())
 
     async def counts(self, sink: str) -> dict[str, int]:
         """How many are in the states that need somebody or something: waiting and dead."""
