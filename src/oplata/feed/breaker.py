@@ -9,6 +9,9 @@ import random
 FAILURES_TO_OPEN = 5
 """So many orders in a row must fail: one order that the sink chokes on is no reason to stop the others."""
 
+SILENCE_S = 300.0
+"""So long may what is asked fail without anything taken in between: a shop with two orders an hour is down as well."""
+
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -21,14 +24,17 @@ class Breaker:
         *,
         rng: random.Random,
         failures_to_open: int = FAILURES_TO_OPEN,
+        silence_s: float = SILENCE_S,
         first_pause_s: float = FIRST_PAUSE_S,
         longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         self._rng = rng
         self._failures_to_open = failures_to_open
+        self._silence_s = silence_s
         self._first_pause_s = first_pause_s
         self._longest_pause_s = longest_pause_s
         self._failed: set[str] = set()
+        self._failing_since_s = 0.0
         self._pauses = 0
         self._open_until_s = 0.0
         self._probing = False
@@ -37,7 +43,9 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether the sink is held to be down."""
-        return len(self._failed) >= self._failures_to_open
+        if len(self._failed) >= self._failures_to_open:
+            return True
+        return bool(self._failed) and asyncio.get_running_loop().time() - self._failing_since_s >= self._silence_s
 
     async def enter(self) -> bool:
         """Wait until an attempt may be made; True when it is a probe. One of the three below must follow."""
@@ -60,12 +68,14 @@ class Breaker:
 
     def failed(self, order_id: str, *, probe: bool) -> None:
         """The sink did not take this order's change."""
-        was_open = self.is_open
+        was_open, now_s = self.is_open, asyncio.get_running_loop().time()
+        if not self._failed:
+            self._failing_since_s = now_s
         self._failed.add(order_id)
         if self.is_open and (probe or not was_open):
             self._pauses += 1
             whole_s = min(self._longest_pause_s, self._first_pause_s * 2.0 ** min(self._pauses - 1, 30))
-            self._open_until_s = asyncio.get_running_loop().time() + whole_s * (0.5 + self._rng.random() / 2)
+            self._open_until_s = now_s + whole_s * (0.5 + self._rng.random() / 2)
         if probe:
             self._end_probe()
 
