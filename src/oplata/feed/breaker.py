@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
+
+from oplata.feed.patience import wait_for
 
 FAILURES_TO_OPEN = 5
 """So many orders in a row must fail: one order that the sink chokes on is no reason to stop the others."""
@@ -55,9 +56,7 @@ class Breaker:
             if not self._probing and left_s <= 0:
                 self._probing = True
                 return True
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._longest_pause_s if self._probing else left_s):
-                    await self._changed.wait()
+            await wait_for(self._changed, self._longest_pause_s if self._probing else left_s)
         return False
 
     def succeeded(self) -> None:

@@ -13,6 +13,7 @@ import structlog
 
 from oplata.errors import FeedUnavailable, OplataError
 from oplata.feed.changes import PAGE, ChangeReader, Told
+from oplata.feed.patience import wait_for
 from oplata.feed.recent import Recent
 from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
@@ -187,7 +188,7 @@ class Hub:
             except OplataError as error:
                 failures += 1
                 log.warning("a subscriber waits for the log", action="feed.catch_up", error=describe(error))
-                await _wait(stopping, self._delay_s(failures))
+                await wait_for(stopping, self._delay_s(failures))
         return None
 
     async def _until_told(self, order_id: str | None) -> int:
@@ -244,7 +245,7 @@ class Hub:
             self._tell({None, *(change.order_id for _, change in page)}, after_id)
         await asyncio.sleep(GAP_S)
         if len(page) < PAGE:
-            await _wait(self._woken, self._poll_s)
+            await wait_for(self._woken, self._poll_s)
 
     def _begin(self, newest: Sequence[Told]) -> None:
         """Hold what was told last, for those who come back after a restart of this process."""
@@ -256,10 +257,3 @@ class Hub:
 
 def _of(page: Sequence[Told], order_id: str | None) -> Sequence[Told]:
     return page if order_id is None else [told for told in page if told[1].order_id == order_id]
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for the event, at most so long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

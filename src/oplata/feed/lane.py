@@ -23,6 +23,7 @@ from oplata.feed.breaker import Breaker
 from oplata.feed.event import event_of
 from oplata.feed.hub import Hub
 from oplata.feed.lease import Lease
+from oplata.feed.patience import wait_for
 from oplata.feed.schedule import Schedule, missed, told
 from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
@@ -163,7 +164,7 @@ class Lane:
         async with aclosing(self._hub.pages(after=self._cursor_id, limit=PAGE)) as pages:
             async for page in pages:
                 while self._backlog >= MAX_WAITING:
-                    await _wait(self._room, LOOK_S)
+                    await wait_for(self._room, LOOK_S)
                     self._room.clear()
                 events = (event_of(*each) for each in page)
                 wanted = [(event.change_id, event.change) for event in events if self._sink.wants(event)]
@@ -182,7 +183,7 @@ class Lane:
             self._again_at_ms = None
         room = MAX_TAKEN - self._taken
         if room <= 0:
-            await _wait(self._news, LOOK_S)
+            await wait_for(self._news, LOOK_S)
             return
         async with self._database.unit_of_work(read_only=True) as uow:
             due = await uow.deliveries.due(self._name, self._lease.now_ms(), without=sorted(self._busy), limit=room)
@@ -194,7 +195,7 @@ class Lane:
             self._tellers.add(teller)
             teller.add_done_callback(self._tellers.discard)
         if len(due) < room:
-            await _wait(self._news, self._look_s())
+            await wait_for(self._news, self._look_s())
 
     def _look_s(self) -> float:
         """How long until something may be due."""
@@ -332,9 +333,3 @@ class Lane:
         if recalled:
             log.warning("a clock was set back", action="relay.recall", sink=self._name, deliveries=recalled)
             self._news.set()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -16,6 +16,7 @@ from oplata.errors import LeaseLost, OplataError
 from oplata.feed.hub import Hub
 from oplata.feed.lane import Lane, Options
 from oplata.feed.lease import RENEWALS, TTL_S, Lease
+from oplata.feed.patience import wait_for
 from oplata.feed.sinks.base import Sink
 from oplata.observability.faults import describe
 from oplata.observability.tracing import Tracing
@@ -112,18 +113,18 @@ class Relay:
                 try:
                     await self._hold(target)
                     failures = 0
-                    await self._pause(self._lease_ttl_s / RENEWALS)
+                    await wait_for(self._stopping, self._lease_ttl_s / RENEWALS)
                 except LeaseLost as error:
                     log.warning("the sink was lost", action="relay.lost", sink=target.name, error=describe(error))
                 except OplataError as error:
                     failures += 1
                     log.warning("the relay waits", action="relay.wait", sink=target.name, error=describe(error))
-                    await self._pause(delay_s(failures, self._rng, 0.2, _LONGEST_PAUSE_S))
+                    await wait_for(self._stopping, delay_s(failures, self._rng, 0.2, _LONGEST_PAUSE_S))
                 except Exception:
                     # A fault of ours with one sink must not end the others.
                     failures += 1
                     log.exception("the relay stumbled", action="relay.fault", sink=target.name)
-                    await self._pause(1.0 + delay_s(failures, self._rng, 0.2, _LONGEST_PAUSE_S))
+                    await wait_for(self._stopping, 1.0 + delay_s(failures, self._rng, 0.2, _LONGEST_PAUSE_S))
         finally:
             await target.sink.stop()
 
@@ -160,13 +161,6 @@ class Relay:
                 await lease.release()
         except (OplataError, TimeoutError) as error:
             log.warning("the lease runs out by itself", action="relay.release", sink=name, error=describe(error))
-
-    async def _pause(self, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
 
 
 async def begin(database: Database, name: str, start: Start, now_ms: int) -> None:
