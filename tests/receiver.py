@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 ENDLESS = -1
+TAKEN_ENDLESSLY = -2
 HANG = 0
 
 
@@ -65,8 +66,8 @@ class Receiver:
         status = self.answer(request)
         if status == HANG:
             await asyncio.sleep(3600)
-        if status == ENDLESS:
-            writer.write(b"HTTP/1.1 500 Oh\r\n\r\n")
+        if status in (ENDLESS, TAKEN_ENDLESSLY):
+            writer.write(b"HTTP/1.1 %d Oh\r\n\r\n" % (500 if status == ENDLESS else 200))
             while True:
                 writer.write(b"x" * 65536)
                 await writer.drain()

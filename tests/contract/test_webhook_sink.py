@@ -23,7 +23,7 @@ from oplata.feed.steering import Steering
 from oplata.storage.engine import Database
 from tests.changes import append, change, versions
 from tests.databases import opened
-from tests.receiver import ENDLESS, HANG, Receiver, Request, receiving
+from tests.receiver import ENDLESS, HANG, TAKEN_ENDLESSLY, Receiver, Request, receiving
 from tests.sinks import assert_in_order
 
 pytestmark = pytest.mark.anyio
@@ -96,8 +96,13 @@ async def test_what_an_answer_means(receiver: Receiver, status: int, error: type
 
 async def test_an_answer_without_end_is_not_read_to_its_end(receiver: Receiver) -> None:
     receiver.answer = lambda _request: ENDLESS
-    with pytest.raises(DeliveryFailed):
+    with pytest.raises(DeliveryFailed, match="answered 500: xxx"):
         await _deliver(receiver, timeout_s=5.0)
+
+
+async def test_what_was_taken_is_taken_however_long_the_answer(receiver: Receiver) -> None:
+    receiver.answer = lambda _request: TAKEN_ENDLESSLY
+    await _deliver(receiver, timeout_s=5.0)
 
 
 async def test_nobody_there_is_a_failure_that_does_not_tell_the_url(receiver: Receiver) -> None:
