@@ -99,6 +99,14 @@ async def test_a_shop_that_takes_no_batches_is_told_one_by_one() -> None:
     assert sorted(shop.told) == [f"order-{number}" for number in range(1, 6)]
 
 
+async def test_a_status_that_is_not_told_is_not_named_as_the_one_before_either() -> None:
+    fields = {"now": "status", "before": "previous_status"}
+    sink = TrpcSink("http://shop.example", fields=fields, statuses={"pending": "", "paid": "payed"}, timeout_s=1)
+    assert [sink.wants(event_of(1, change(status=status))) for status in ("pending", "paid")] == [False, True]
+    assert sink.input(event_of(2, change(version=2))) == {"now": "payed", "before": None}
+    assert sink.input(event_of(1, change(status="refunded"))) == {"now": "refunded", "before": None}
+
+
 async def test_an_order_that_the_shop_hangs_on_takes_others_with_it_once_at_most() -> None:
     shop = Shop()
     shop.hangs_on = "sick"

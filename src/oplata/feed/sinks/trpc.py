@@ -98,7 +98,8 @@ class TrpcSink:
         """What the procedure is called with."""
         told = event.fields()
         for name in ("status", "previous_status"):
-            told[name] = self._statuses.get(str(told[name]), told[name])
+            # What the shop is not told of was no status to it before either.
+            told[name] = self._statuses.get(str(told[name]), told[name]) or None
         return {name: told[ours] for name, ours in self._fields.items()}
 
     async def deliver(self, event: Event) -> None:
