@@ -170,7 +170,11 @@ async def test_what_the_shop_refuses_is_dead_and_a_person_has_it_told_again(
         dead = await _said(tmp_path, settings, "sinks", "deliveries", "shop", "--state", "dead")
         assert "order-1" in dead
         assert "BAD_REQUEST: no such status" in dead
+        assert [version for version, _ in shop.told()["order-1"]] == [2]
         await _said(tmp_path, settings, "sinks", "replay", "shop", "--dead", "--why", "the shop was mended")
+        async with asyncio.timeout(WAIT_S):
+            while [version for version, _ in shop.told()["order-1"]] != [2, 2]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         listed = await _said(tmp_path, settings, "sinks", "list")
         assert "shop: told by a relay; told " in listed
         await _said(tmp_path, settings, "sinks", "pause", "shop", "--why", "the shop moves")
