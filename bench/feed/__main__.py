@@ -23,6 +23,7 @@ from oplata.storage.changes import Change
 from oplata.storage.engine import Database
 
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
 SETTLE_S = 3.0
 LATE_S = 20.0
 
@@ -46,10 +47,18 @@ async def serving(url: str, folder: Path, subscribers: int) -> AsyncIterator[tup
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             said = (await process.stdout.readline()).decode()
-        yield int(said.split("://127.0.0.1:")[1].split("/")[0]), process.pid
+        port = said.partition("://127.0.0.1:")[2].partition("/")[0]
+        if not port.isdigit():
+            raise RuntimeError("`oplata serve` did not begin to listen; what it said stands above")
+        yield int(port), process.pid
     finally:
         process.terminate()
-        await process.wait()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 @contextlib.asynccontextmanager
