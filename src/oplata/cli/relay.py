@@ -41,13 +41,13 @@ async def _run(settings: Settings) -> None:
     from oplata.settings.observers import tracing_of
     from oplata.settings.targets import targets_of
 
+    if not settings.sinks:
+        raise SettingsError("No sink is set, so there is nobody to tell. List your [[sinks]] in oplata.toml.")
     asyncio.get_running_loop().set_exception_handler(loop_failed)
     database = database_of(settings)
     hub = Hub(database)
     tracing = tracing_of(settings, "relay")
     relay = Relay(database, hub, targets_of(settings.sinks), tracing=tracing)
-    if not settings.sinks:
-        raise SettingsError("No sink is set, so there is nobody to tell. List your [[sinks]] in oplata.toml.")
     # That its event loop goes round is all that a relay can say of itself: how its sinks are is told by the metrics.
     watched = Watched("relay", None, progresses=lambda: True)
     await database.start()
