@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import DatabaseUnavailable, OplataError, SettingsError
-from oplata.feed.hub import Hub
+from oplata.feed.hub import MAX_SUBSCRIBERS, Hub
 from oplata.feed.relay import Relay
 from oplata.ingest import exposure as ingest_exposure
 from oplata.ingest.app import create_app
@@ -86,7 +86,8 @@ class Oplata:
         self.spool = _spooling(self.settings, self.queue.publisher(), self._spool_file)
         self.database = database_of(self.settings)
         self.orders = Orders(self.database)
-        self.hub = Hub(self.database)
+        # The door counts connections. Sinks, and several subscriptions on one connection, have room beside those.
+        self.hub = Hub(self.database, max_subscribers=self.settings.max_subscribers + MAX_SUBSCRIBERS)
         self.tracing = tracing_of(self.settings, role)
         sinks = targets_of(self.settings.sinks if role is Role.UP else ())
         self.relay = Relay(self.database, self.hub, sinks, tracing=self.tracing)
