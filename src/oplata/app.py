@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from enum import StrEnum
 from importlib.metadata import version
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import structlog
-from sqlalchemy.engine import make_url
 
 from oplata.bank.keyring import Keyring
 from oplata.errors import DatabaseUnavailable, OplataError, SettingsError
@@ -40,6 +38,7 @@ from oplata.reconcile.survey import Survey
 from oplata.rpc import Caller
 from oplata.settings import PASSWORD_SETTINGS, Settings
 from oplata.settings.observers import tracing_of
+from oplata.settings.stores import database_of, queue_of, spool_of
 from oplata.settings.targets import targets_of
 from oplata.storage.engine import Database
 from oplata.worker import exposure as worker_exposure
@@ -48,9 +47,6 @@ from oplata.worker.handlers import Handlers
 from oplata.worker.loop import Worker
 from oplata.worker.progress import STALL_S
 from oplata.worker.redrive import BATCH_SIZE, Redriver
-
-if TYPE_CHECKING:
-    from oplata.queue.rabbitmq import RabbitQueue
 
 READY_TIMEOUT_S = 3.0
 
@@ -312,45 +308,6 @@ class Oplata:
         except DatabaseUnavailable as error:
             # It may come back; until then the messages wait in the queue, and the worker for the database.
             _log.warning("The database is away; the worker waits for it.", action="app.start", reason=str(error))
-
-
-def database_of(settings: Settings) -> Database:
-    """The database that the settings name."""
-    return Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
-
-
-def queue_of(settings: Settings) -> SqliteQueue | RabbitQueue:
-    """The queue that the settings name. Raises ``SettingsError``."""
-    url = settings.queue_url.get_secret_value()
-    if url.startswith("sqlite"):
-        path = make_url(url).database
-        if not path or path == ":memory:":
-            raise SettingsError("OPLATA_QUEUE_URL names no file. Use a URL such as sqlite:///oplata-queue.db.")
-        return SqliteQueue(path, retry_delays_ms=settings.queue_retry_delays_ms, max_in_flight=settings.max_in_flight)
-    from oplata.queue.rabbitmq import RabbitQueue  # pika is for those who have a broker.
-
-    return RabbitQueue(
-        url,
-        settings.queue_name,
-        declare=settings.queue_declare,
-        retry_delays_ms=settings.queue_retry_delays_ms,
-        max_in_flight=settings.max_in_flight,
-        rng=random.SystemRandom(),
-    )
-
-
-def spool_of(settings: Settings) -> SqliteQueue | None:
-    """The file that stands in for a broker that is away; None where it is not wanted, or the queue is a file anyway."""
-    if settings.spool == "off" or settings.queue_url.get_secret_value().startswith("sqlite"):
-        return None
-    return SqliteQueue(
-        settings.spool_path,
-        # The spool's reader only passes messages on and knows no poison: however often it dies, none may be given up.
-        delivery_limit=10**9,
-        max_in_flight=settings.max_in_flight,
-        max_bytes=settings.spool_max_bytes,
-        min_free_bytes=settings.spool_min_free_bytes,
-    )
 
 
 def _door(settings: Settings, database: Database, shop: Shop) -> Door:

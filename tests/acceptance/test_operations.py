@@ -51,9 +51,9 @@ def bury(cwd: Path, services: Services, *bodies: bytes) -> None:
     """Put these into the queue past the endpoint, and let a worker that has another password find them."""
     script = """
 import asyncio, base64, sys
-from oplata.app import queue_of
 from oplata.queue.envelope import Envelope
 from oplata.settings import Settings
+from oplata.settings.stores import queue_of
 
 async def main():
     queue = queue_of(Settings.load())

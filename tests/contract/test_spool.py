@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from oplata.app import spool_of
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable, TopologyError
 from oplata.queue.base import Depth, Queue
 from oplata.queue.envelope import Delivery, Envelope
@@ -17,6 +16,7 @@ from oplata.queue.rabbitmq import RabbitQueue
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import SqliteQueue
 from oplata.settings import Settings
+from oplata.settings.stores import spool_of
 from tests.services.breakable import NEW_QUEUE_S, Breakable
 
 pytestmark = pytest.mark.anyio

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from oplata.app import database_of, queue_of, spool_of
 from oplata.errors import OplataError, SettingsError
 from oplata.observability.logging import without_passwords
 from oplata.settings import Settings
+from oplata.settings.stores import database_of, queue_of, spool_of
 from oplata.storage.engine import Database
 
 CHECK_TIMEOUT_S = 15.0

@@ -10,16 +10,18 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 import uvicorn
 import uvloop
 
-from oplata.app import Oplata
 from oplata.errors import OplataError, SettingsError
 from oplata.ingest.descriptors import room_for
 from oplata.ingest.server import BACKLOG, MAX_CONNECTIONS, Server, uvicorn_config
+
+if TYPE_CHECKING:
+    from oplata.app import Oplata
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ def migrate() -> None:
 
     Safe to repeat, and to run from several places at once. `oplata up` does it by itself.
     """
-    from oplata.app import database_of
     from oplata.cli.lifetime import run_loop
     from oplata.settings import Settings
+    from oplata.settings.stores import database_of
 
     database = database_of(Settings.load())
 

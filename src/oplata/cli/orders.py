@@ -170,9 +170,9 @@ def _run(act: Callable[[Orders], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def _opened() -> AsyncIterator[Orders]:
-    from oplata.app import database_of
     from oplata.orders.commands import Orders
     from oplata.settings import Settings
+    from oplata.settings.stores import database_of
 
     database = database_of(Settings.load())
     await database.start()

@@ -30,7 +30,6 @@ def relay() -> None:
 async def _run(settings: Settings) -> None:
     import asyncio
 
-    from oplata.app import database_of
     from oplata.cli.lifetime import signals_heard, until_stopped
     from oplata.cli.measured import measured
     from oplata.cli.service.watched import Watched
@@ -39,6 +38,7 @@ async def _run(settings: Settings) -> None:
     from oplata.feed.relay import Relay
     from oplata.observability.logging import loop_failed
     from oplata.settings.observers import tracing_of
+    from oplata.settings.stores import database_of
     from oplata.settings.targets import targets_of
 
     if not settings.sinks:

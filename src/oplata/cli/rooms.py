@@ -7,10 +7,10 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from oplata.app import database_of, queue_of
 from oplata.observability.logging import configure
 from oplata.queue.base import Queue
 from oplata.settings import Settings
+from oplata.settings.stores import database_of, queue_of
 from oplata.storage.engine import Database
 
 
