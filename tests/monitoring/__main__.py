@@ -35,6 +35,8 @@ QUIET = frozenset(
         "Sinks: not yet told",
         "Sinks: told",
         "Sinks: failing for",
+        "Orders that wait for handlers",
+        "Handlers are late by",
     }
 )
 """Panels that show nothing where there is nothing to show."""

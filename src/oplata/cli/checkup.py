@@ -14,8 +14,11 @@ from oplata.observability.logging import without_passwords
 from oplata.settings import Settings
 from oplata.settings.stores import database_of, queue_of, spool_of
 from oplata.storage.engine import Database
+from oplata.storage.handling import Waiting
 
 CHECK_TIMEOUT_S = 15.0
+MAX_LATE_S = 300
+COUNT_LIMIT = 10_000
 MAX_SKEW_MS = 5_000
 """Further apart than this, times in the log and in the tables tell different stories."""
 
@@ -51,6 +54,7 @@ async def examine(now_ms: Callable[[], int] = now_ms) -> list[Finding]:
             ),
             *await _spool(settings),
             await _finding("database", database.check, "OPLATA_DATABASE_URL", settings.database_url.get_secret_value()),
+            *judge_handlers(now_ms(), await _waiting(database)),
             judge_clock(now_ms(), await _database_ms(database)),
         ]
     finally:
@@ -71,6 +75,19 @@ def judge_clock(ours_ms: int, theirs_ms: int | None) -> Finding:
         where = "ahead of" if skew_ms > 0 else "behind"
         return Finding("clock", False, f"The clock is {abs(skew_ms) / 1000:.1f} s {where} the database's. {mend}")
     return Finding("clock", True, f"The clock says {said}, {abs(skew_ms)} ms from the database's.")
+
+
+def judge_handlers(now_ms: int, waiting: Waiting | None) -> list[Finding]:
+    """Whether the shop's handlers keep up, of which nothing is said where there are none."""
+    if waiting is None:
+        return []
+    late_s = waiting.late_s(now_ms)
+    if late_s > MAX_LATE_S:
+        said = (
+            f"Changes wait for your handlers, the first for {late_s:.0f} s. Start a worker with --app, or see its log."
+        )
+        return [Finding("handlers", False, said)]
+    return [Finding("handlers", True, f"{waiting.orders} orders wait for your handlers, and none for long.")]
 
 
 def _terminals(settings: Settings) -> Finding:
@@ -120,6 +137,14 @@ async def _finding(check: str, examination: Callable[[], Awaitable[str]], variab
     else:
         return Finding(check, True, _sentence(message))
     return Finding(check, False, f"{_sentence(fault)} {variable} is {without_passwords(url)}.")
+
+
+async def _waiting(database: Database) -> Waiting | None:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S), database.unit_of_work(read_only=True) as uow:
+            return await uow.handling.waiting(limit=COUNT_LIMIT)
+    except (OplataError, TimeoutError):
+        return None  # What is wrong with the database is said above.
 
 
 async def _database_ms(database: Database) -> int | None:

@@ -69,6 +69,10 @@ ALL = _listed(
     Measure("oplata_orders", "gauge", "Orders by status; unregistered are counted up to 10000", "status"),
     Measure("oplata_orders_review", "gauge", "Orders that wait for a person's review"),
     Measure("oplata_dead_letters", "gauge", "Open dead letters by reason, counted up to 10000", "reason"),
+    Measure("oplata_handlers_waiting_orders", "gauge", "Orders that wait for the shop's handlers, counted up to 10000"),
+    Measure(
+        "oplata_handlers_late_seconds", "gauge", "How long a change has waited for handlers beyond its time; 0 if none"
+    ),
     Measure("oplata_canaries_total", "counter", "Canaries sent, by whether the queue confirmed them", "outcome"),
     Measure("oplata_canary_age_seconds", "gauge", "Age of the newest canary that came through to the database"),
     Measure("oplata_feed_subscribers", "gauge", "Subscribers to changes in this process, over tRPC and of sinks"),

@@ -20,6 +20,7 @@ from oplata.observability.metrics import Metrics
 from oplata.queue.base import Depth, Queue
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.engine import Database
+from oplata.storage.handling import Waiting
 from oplata.storage.rollups import REVIEW
 from oplata.storage.unit_of_work import UnitOfWork
 
@@ -62,6 +63,7 @@ class Survey:
         self.orders: Mapping[str, float] | None = None
         self.review: int | None = None
         self.dead_letters: Mapping[str, float] | None = None
+        self.handlers: Waiting | None = None
         self.canary_sent_at_ms: int | None = None
         self.last_change_id: int | None = None
         self.sink_lag: Mapping[str, float] | None = None
@@ -106,6 +108,8 @@ class Survey:
             metrics.supply("oplata_orders", lambda: self.orders)
             metrics.supply("oplata_orders_review", lambda: self.review)
             metrics.supply("oplata_dead_letters", lambda: self.dead_letters)
+            metrics.supply("oplata_handlers_waiting_orders", self._handlers_orders)
+            metrics.supply("oplata_handlers_late_seconds", self._handlers_late_s)
             metrics.supply("oplata_canary_age_seconds", self._canary_age_s)
             metrics.supply("oplata_feed_lag_changes", self._feed_lag)
             metrics.supply("oplata_sink_lag_changes", lambda: self.sink_lag)
@@ -126,13 +130,14 @@ class Survey:
             return None
 
     async def _ask_database(self) -> bool:
-        self.orders = self.review = self.dead_letters = self.last_change_id = None
+        self.orders = self.review = self.dead_letters = self.handlers = self.last_change_id = None
         self.sink_lag = self.sink_told = self.sink_failing_s = None
         assert self._database is not None  # noqa: S101  It is not asked otherwise.
         async with self._database.unit_of_work(read_only=True) as uow:
             standing = await uow.rollups.standing()
             unregistered = await uow.orders.count_unregistered(limit=COUNT_LIMIT)
             letters = await uow.dead_letters.open_by_reason(limit=COUNT_LIMIT)
+            self.handlers = await uow.handling.waiting(limit=COUNT_LIMIT)
             self.canary_sent_at_ms = await uow.canaries.newest_ms()
             await self._ask_sinks(uow)
         registered = {
@@ -170,6 +175,12 @@ class Survey:
         if depth is None:
             return None
         return {"ready": depth.ready, "unacked": depth.unacked, "retry": depth.retry, "dead": depth.dead}
+
+    def _handlers_orders(self) -> float | None:
+        return None if self.handlers is None else float(self.handlers.orders)
+
+    def _handlers_late_s(self) -> float | None:
+        return None if self.handlers is None else self.handlers.late_s(self._now_ms())
 
     def _canary_age_s(self) -> float | None:
         # The newest one that is known of ages on, also while the database is away: that is what it is there to show.

@@ -48,6 +48,17 @@ class Standing(msgspec.Struct, frozen=True):
     due: Sequence[str]
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """What waits for the handlers: so many ``orders``, and since when something is due; None where nothing is."""
+
+    orders: int
+    due_since_ms: int | None
+
+    def late_s(self, now_ms: int) -> float:
+        """For how long the first of it has been due; 0 where nothing is."""
+        return 0.0 if self.due_since_ms is None else max(0, now_ms - self.due_since_ms) / 1000
+
+
 class Handling:
     """Reads and writes ``handler_state``, ``handler_backlog``, and ``changes.handled``."""
 
@@ -73,6 +84,23 @@ class Handling:
         )
         orders = list((await self._session.execute(due)).scalars())
         return Standing(row is not None, row is not None and row.newest > row.scanned_to_id, orders)
+
+    async def waiting(self, *, limit: int) -> Waiting | None:
+        """What waits, by three looks into an index; its orders are counted up to a limit. None without handlers.
+
+        A change that nobody has looked at yet is due since it was made, whether handlers will want it or not.
+        """
+        some = select(handler_backlog.c.order_id).limit(limit).subquery()
+        orders = select(func.count()).select_from(some).scalar_subquery()
+        due = select(func.min(handler_backlog.c.due_at_ms)).scalar_subquery()
+        unseen = changes.c.id > handler_state.c.scanned_to_id
+        made = select(changes.c.changed_at_ms).where(unseen).order_by(changes.c.id).limit(1)
+        asked = (orders.label("orders"), due.label("due_at_ms"), made.scalar_subquery().label("made_at_ms"))
+        row = (await self._session.execute(select(*asked).select_from(handler_state))).first()
+        if row is None:
+            return None
+        since = [at_ms for at_ms in (row.due_at_ms, row.made_at_ms) if at_ms is not None]
+        return Waiting(row.orders, min(since, default=None))
 
     async def scan(self, wanted: Wanted, now_ms: int) -> bool:
         """Put the orders of the next changes that nobody has handled into the backlog; True when there are more.
