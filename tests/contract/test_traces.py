@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import NoOpTracer, SpanContext
 
 from oplata.ingest.app import create_app
 from oplata.ingest.callback import Callback
@@ -139,6 +141,20 @@ async def test_what_is_not_sampled_leaves_no_span(tmp_path: Path, database: Data
         await program.post(callback())
         await program.work(count=1)
         assert program.exporter.get_finished_spans() == ()
+
+
+def test_a_collector_that_hangs_keeps_no_process_from_its_end() -> None:
+    hangs = threading.Event()
+
+    class Hanging:
+        def shutdown(self) -> None:
+            hangs.wait(20)
+
+    began_s = time.monotonic()
+    asyncio.run(Tracing(NoOpTracer(), Hanging()).stop(timeout_s=0.1))
+    took_s = time.monotonic() - began_s
+    hangs.set()
+    assert 0.1 <= took_s < 10
 
 
 def test_a_context_is_believed_only_in_its_exact_form() -> None:

@@ -7,7 +7,9 @@ brings is not believed, since anybody may send one, and the bank does not. Where
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -79,9 +81,22 @@ class Tracing:
         ) as span:
             yield traceparent(span)
 
-    async def stop(self) -> None:
+    async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Send what is left, within a limit; a collector that is away keeps nobody from stopping."""
-        await asyncio.wait({asyncio.ensure_future(asyncio.to_thread(self._provider.shutdown))}, timeout=STOP_TIMEOUT_S)
+        loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+        def send() -> None:
+            try:
+                self._provider.shutdown()
+            finally:
+                with contextlib.suppress(RuntimeError):  # The loop did not wait for us, and is closed.
+                    loop.call_soon_threadsafe(sent.set)
+
+        # A thread of the loop's own pool would be waited for when the loop is closed, however long it takes.
+        threading.Thread(target=send, name="oplata-traces", daemon=True).start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await sent.wait()
 
 
 def tracing_to(url: str, *, sample: float, environment: str, release: str, role: str) -> Tracing:
