@@ -249,11 +249,13 @@ class Oplata:
         return router.caller(owner(self.shop, who))
 
     async def watch(self) -> None:
-        """Raise what ended the worker, should anything end it before ``stop``; otherwise wait."""
-        if self._working is None:
+        """Raise what ended the worker or the relay, should anything end one of them before ``stop``; otherwise wait."""
+        running = [task for task in (self._working, self.relay.running) if task is not None]
+        if not running:
             await asyncio.Event().wait()
-        else:
-            await asyncio.shield(self._working)
+        ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
 
     async def __aenter__(self) -> Self:
         await self.start()

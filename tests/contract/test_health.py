@@ -12,9 +12,11 @@ import httpx
 import pytest
 
 from oplata.app import Oplata, Role
+from oplata.feed.relay import Relay, Target
 from oplata.settings import Settings
 from tests.acceptance.command import running
 from tests.services.server import free_port
+from tests.sinks import MemorySink
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +70,25 @@ async def test_a_worker_without_its_database_is_alive_and_not_ready(tmp_path: Pa
     assert (alive, ready) == (200, 503)
     assert "the database is not as it should be" in faults
     assert "hidden" not in faults
+
+
+async def test_who_does_everything_does_not_outlive_its_relay(tmp_path: Path) -> None:
+    class Broken(MemorySink):
+        async def start(self) -> None:
+            raise LookupError("a bug")
+
+    settings = Settings(
+        terminal_key="T",
+        terminal_password="open-sesame",
+        queue_url=f"sqlite:///{tmp_path / 'queue.db'}",
+        database_url=f"sqlite:///{tmp_path / 'oplata.db'}",
+    )
+    app = Oplata(settings)
+    app.relay = Relay(app.database, app.hub, [Target(name="shop", sink=Broken())])
+    async with app:
+        with pytest.raises(ExceptionGroup) as ended:
+            await asyncio.wait_for(app.watch(), 20)
+    assert ended.group_contains(LookupError)
 
 
 async def test_a_worker_that_makes_no_progress_is_not_alive(tmp_path: Path) -> None:
