@@ -22,7 +22,7 @@ from oplata.ingest.canary import CanarySender
 from oplata.ingest.networks import Gate, networks_of
 from oplata.ingest.traced import TracedCallback, TracedPublisher
 from oplata.ingest.watched import WatchedPublisher
-from oplata.observability.health import Health, exposition, health_routes
+from oplata.observability.health import Health, database_faults, exposition, health_routes
 from oplata.observability.metrics import Metrics
 from oplata.orders.commands import Orders
 from oplata.orders.door import Door, door_of
@@ -47,8 +47,6 @@ from oplata.worker.handlers import Handlers
 from oplata.worker.loop import Worker
 from oplata.worker.progress import STALL_S
 from oplata.worker.redrive import BATCH_SIZE, Redriver
-
-READY_TIMEOUT_S = 3.0
 
 _log = structlog.get_logger("oplata.app")
 
@@ -222,13 +220,7 @@ class Oplata:
         if self.role is not Role.SERVE:
             if self.role is Role.WORKER and not self.queue.available:
                 faults.append("the queue cannot be reached")
-            try:
-                async with asyncio.timeout(READY_TIMEOUT_S):
-                    await self.database.check()
-            except OplataError as error:
-                faults.append(f"the database is not as it should be: {error}")
-            except TimeoutError:
-                faults.append(f"the database did not answer within {READY_TIMEOUT_S:.0f} s")
+            faults += await database_faults(self.database.check)
         return Health(tuple(faults))
 
     async def _takes_callbacks(self) -> bool:

@@ -7,21 +7,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
-from oplata.errors import OplataError
 from oplata.feed.hub import Hub
-from oplata.feed.relay import Relay
-from oplata.observability.health import Health, exposition
+from oplata.observability.health import Health, database_faults, exposition
 from oplata.observability.metrics import Metrics
 from oplata.observability.server import exposed
 from oplata.reconcile.survey import Survey
 from oplata.settings import Settings
 from oplata.storage.engine import Database
 
-READY_TIMEOUT_S = 3.0
-
 
 @contextlib.asynccontextmanager
-async def measured(settings: Settings, database: Database, hub: Hub, relay: Relay) -> AsyncIterator[None]:
+async def measured(settings: Settings, database: Database, hub: Hub) -> AsyncIterator[None]:
     """Tell metrics and health meanwhile, where a port is set for it."""
     if settings.metrics_port is None:
         yield
@@ -32,18 +28,10 @@ async def measured(settings: Settings, database: Database, hub: Hub, relay: Rela
     survey.expose(metrics)
 
     async def alive() -> Health:
-        ended = relay.running is not None and relay.running.done()
-        return Health(("the relay has ended",)) if ended else Health()
+        return Health()  # It answers, and a relay that ends takes its process with it.
 
     async def ready() -> Health:
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                await database.check()
-        except OplataError as error:
-            return Health((f"the database is not as it should be: {error}",))
-        except TimeoutError:
-            return Health((f"the database did not answer within {READY_TIMEOUT_S:.0f} s",))
-        return Health()
+        return Health(await database_faults(database.check))
 
     surveying = asyncio.create_task(survey.run(), name="oplata-survey")
     try:

@@ -55,7 +55,7 @@ async def _run(settings: Settings) -> None:
     try:
         # SIGHUP is for the passwords of terminals, and a relay has none.
         with signals_heard(on_hangup=lambda: None) as stopping:
-            async with watched.beating(), measured(settings, database, hub, relay):
+            async with watched.beating(), measured(settings, database, hub):
                 relay.start()
                 names = ", ".join(sink.name for sink in settings.sinks)
                 watched.ready(f"is ready: it tells {names} of the changes in {database.name}")

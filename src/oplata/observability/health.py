@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -11,6 +12,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+
+from oplata.errors import OplataError
+
+ANSWER_TIMEOUT_S = 3.0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -25,6 +30,18 @@ class Health(msgspec.Struct, frozen=True):
 
 
 Ask = Callable[[], Awaitable[Health]]
+
+
+async def database_faults(check: Callable[[], Awaitable[object]]) -> tuple[str, ...]:
+    """What keeps the database from being worked with; one that does not answer in time cannot be."""
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await check()
+    except OplataError as error:
+        return (f"the database is not as it should be: {error}",)
+    except TimeoutError:
+        return (f"the database did not answer within {ANSWER_TIMEOUT_S:.0f} s",)
+    return ()
 
 
 def health_routes(alive: Ask, ready: Ask) -> list[BaseRoute]:
