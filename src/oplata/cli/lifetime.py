@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-import uvicorn
 import uvloop
 
-from oplata.errors import OplataError, SettingsError
+from oplata.errors import SettingsError
 from oplata.ingest.descriptors import room_for
 from oplata.ingest.server import BACKLOG, MAX_CONNECTIONS, Server, uvicorn_config
+from oplata.observability.server import until_started
 
 if TYPE_CHECKING:
     from oplata.app import Oplata
@@ -98,7 +98,7 @@ async def listening(app: Oplata, host: str, port: int, *, shared: bool = False) 
     server = Server(config, on_drain=[app.drain])
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="oplata-http")
     try:
-        await _until_started(server, serving)
+        await until_started(server, serving, timeout_s=START_TIMEOUT_S)
         yield url
     finally:
         server.should_exit = True
@@ -148,12 +148,3 @@ def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # Shown as an address to connect to.
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(START_TIMEOUT_S):
-        while not server.started:
-            if serving.done():
-                serving.result()
-                raise OplataError("The HTTP server ended while it started; the log above says why.")
-            await asyncio.sleep(0.01)

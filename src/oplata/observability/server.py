@@ -51,15 +51,20 @@ async def exposed(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="oplata-metrics")
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while not server.started:
-                if serving.done():
-                    serving.result()
-                    raise OplataError("The metrics server ended while it started; the log above says why.")
-                await asyncio.sleep(0.01)
+        await until_started(server, serving, timeout_s=START_TIMEOUT_S)
         shown_host, shown_port = listener.getsockname()[:2]
         yield f"http://[{shown_host}]:{shown_port}" if ":" in shown_host else f"http://{shown_host}:{shown_port}"
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         listener.close()
+
+
+async def until_started(server: uvicorn.Server, serving: asyncio.Task[None], *, timeout_s: float) -> None:
+    """Wait until it listens. Raises what ended it before, or ``OplataError`` where that did not say why."""
+    async with asyncio.timeout(timeout_s):
+        while not server.started:
+            if serving.done():
+                serving.result()
+                raise OplataError("The HTTP server ended while it started; the log above says why.")
+            await asyncio.sleep(0.01)
