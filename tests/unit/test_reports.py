@@ -41,7 +41,7 @@ def test_a_dead_letter_is_reported_with_its_order_and_reason(sentry: Recorder) -
     log = structlog.get_logger("oplata.worker")
     log.error("message buried", action="worker.bury", reason="unreadable", order_id="A-1", body=b"4300000000000777")
     log.warning("cannot ack", action="worker.ack")
-    reports.close_now()
+    reports.close()
     (event,) = events(sentry)
     assert event["tags"] == {
         "action": "worker.bury",
@@ -69,7 +69,7 @@ def test_an_error_is_reported_by_its_kind_and_place_and_never_by_what_it_says(se
             raise QueueUnavailable("the broker is away") from None
     except QueueUnavailable:
         structlog.get_logger("oplata.queue").exception("queue.channel_fault", password="hidden")
-    reports.close_now()
+    reports.close()
     (event,) = events(sentry)
     told = event["exception"]["values"]
     assert [(each["type"], each["value"]) for each in told] == [
@@ -87,7 +87,7 @@ def test_a_flood_of_errors_is_reported_up_to_a_limit(sentry: Recorder) -> None:
     reports = reports_to(sentry)
     for number in range(MOST_PER_MINUTE + 20):
         reports.report("error", {"event": f"failure {number}"}, None)
-    reports.close_now()
+    reports.close()
     assert len(events(sentry)) == MOST_PER_MINUTE
 
 

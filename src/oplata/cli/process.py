@@ -58,7 +58,7 @@ def reporting(settings: Settings) -> Iterator[None]:
         raise SystemExit(1) from None
     finally:
         if reports is not None:
-            reports.close_now()
+            reports.close()
 
 
 def _expected(error: Exception) -> bool:

@@ -6,7 +6,6 @@ is not ours, no line of source. The SDK gathers nothing by itself.
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -62,12 +61,8 @@ class Reports:
             return
         self._client.capture_event(_event(_LEVELS[level], line, error))
 
-    async def close(self) -> None:
-        """Send what is left, within a limit."""
-        await asyncio.to_thread(self._client.close, FLUSH_S)
-
-    def close_now(self) -> None:
-        """As ``close``, for a program that ends."""
+    def close(self) -> None:
+        """Send what is left, within a limit. It blocks, and is for a program that ends."""
         self._client.close(FLUSH_S)
 
     def _admits(self) -> bool:
