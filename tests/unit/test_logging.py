@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from oplata.observability.logging import configure
+from oplata.observability.logging import configure, without_passwords
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,21 @@ def test_secrets_and_bodies_are_hidden_at_any_depth(form: str) -> None:
     assert "hidden" not in written
     assert "4300000000000777" not in written
     assert all(part in written for part in ("A-1", "1000", "amqp://shop:***@host", "6 bytes"))
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("postgresql://shop:hidden@db/shop", "postgresql://shop:***@db/shop"),
+        ("amqp://shop:hid/den@host:5672/%2F", "amqp://shop:***@host:5672/%2F"),
+        ("amqp://shop:hid@den@host/", "amqp://shop:***@host/"),
+        ("postgresql://db/shop?user=u&password=hidden&ssl=on", "postgresql://db/shop?user=u&password=***&ssl=on"),
+        ("https://crm.example/hooks?token=hidden", "https://crm.example/hooks?token=***"),
+        ("amqp://host:5672/ and http://host:8080/", "amqp://host:5672/ and http://host:8080/"),
+    ],
+)
+def test_the_password_of_a_url_is_hidden_wherever_it_stands(written: str, told: str) -> None:
+    assert told == without_passwords(written)
 
 
 def test_lines_of_libraries_and_tracebacks_pass_the_same_way() -> None:

@@ -141,6 +141,7 @@ def test_every_setting_is_explained_and_no_secret_is_told(tmp_path: Path, monkey
     (tmp_path / "oplata.toml").write_text(f'queue_name = "q"\n{terminals}', encoding="utf-8")
     monkeypatch.setenv("OPLATA_TERMINAL_PASSWORD_FILE", "password")
     monkeypatch.setenv("OPLATA_DATABASE_URL", "postgresql://shop:hidden-3@db/shop")
+    monkeypatch.setenv("OPLATA_TRACE_URL", "https://shop:hidden-4@collector/v1/traces")
 
     explained = {each.name: (each.shown, each.origin) for each in Settings.explain()}
 

@@ -125,6 +125,7 @@ def test_a_wrong_value_is_shown_with_what_it_must_be(
     [
         ("QUEUE_URL", "redis://user:hidden@host/"),
         ("DATABASE_URL", "mysql://user:hidden@host/"),
+        ("TRACE_URL", "ftp://user:hidden@collector/v1/traces"),
         ("TERMINALS", '[{"key": "A", "pasword": "hidden"}]'),
         ("TERMINALS", '[{"key": "A", "passwords": ["hidden"]'),
         ("TERMINALS", '[{"key": "A", "passwords": []}, "hidden"]'),

@@ -24,7 +24,9 @@ _SECRET_KEY = re.compile(
 )
 _BODY_KEY = re.compile(r"(^|_)(body|payload|raw)$", re.IGNORECASE)
 # The password of a URL such as amqp://user:password@host; the user's name stays, it helps.
-_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s/]*@")
+# It goes to the last "@", since a password that was not escaped may hold anything else.
+_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s\"']*@")
+_QUERY_PASSWORD = re.compile(r"([?&]\w*(?:password|secret|token)=)[^&\s\"']*", re.IGNORECASE)
 _DEEPEST = 6
 _ACTION = re.compile(r"[a-z_]+\.[a-z_]+")
 
@@ -87,7 +89,7 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 def without_passwords(text: str) -> str:
     """This text, with the password of every URL in it hidden."""
-    return _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+    return _QUERY_PASSWORD.sub(rf"\1{HIDDEN}", _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text))
 
 
 def _shared_processors() -> list[Processor]:

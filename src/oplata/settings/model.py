@@ -127,7 +127,7 @@ def _shown(name: str, value: object) -> str:
         return without_passwords(value.get_secret_value())
     if name in SECRETS or isinstance(value, SecretStr):
         return HIDDEN
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return without_passwords(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
 
 
 def _sentences(error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
@@ -144,5 +144,5 @@ def _sentence(name: str, value: object, shown_name: str, place: str) -> str:
     if name in SECRETS:
         at = f" Wrong is {place}." if place else ""
         return f"{must}.{at} What stands there is not shown, as it may hold a password."
-    shown = repr(value)
+    shown = without_passwords(repr(value))
     return f"{must}; it is {shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + '…'}."
