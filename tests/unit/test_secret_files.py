@@ -88,6 +88,14 @@ def test_a_secret_in_two_ways_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
+def test_a_secret_in_two_ways_is_told_as_it_stands_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "my_file.toml"
+    config.write_text('terminal_password = "x"\nterminal_password_file = "password"\n', encoding="utf-8")
+    monkeypatch.setenv("OPLATA_CONFIG", str(config))
+
+    assert refusal().startswith(f"Both terminal_password in {config} and terminal_password_file in {config} are set")
+
+
 def test_a_file_in_a_higher_place_outranks_a_value_in_a_lower_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

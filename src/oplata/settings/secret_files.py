@@ -16,17 +16,16 @@ def names_of(secrets: Iterable[str]) -> frozenset[str]:
     return frozenset(f"{name}{SUFFIX}" for name in secrets)
 
 
-def read_secrets(paths: Mapping[str, str], beside: Iterable[str], shown: Mapping[str, str]) -> dict[str, str]:
+def read_secrets(paths: Mapping[str, str], beside: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, str]:
     """The contents of these files, by the names of the settings that they hold.
 
-    ``paths`` is by the name of the setting; ``beside`` are the settings that are given in the same place by themselves,
-    and ``shown`` says how the file's variable is called there. Raises ``SettingsError``.
+    ``paths`` is by the name of the setting; ``beside`` says of the settings that are given in the same place by
+    themselves how they are called there, and ``shown`` how the file's variable is. Raises ``SettingsError``.
     """
-    given = set(beside)
     for name in paths:
-        if name in given:
-            plain = shown[name].replace("_FILE", "").replace(SUFFIX, "")
-            raise SettingsError(f"Both {plain} and {shown[name]} are set, and only one can be meant. Take one away.")
+        if name in beside:
+            both = f"Both {beside[name]} and {shown[name]} are set"
+            raise SettingsError(f"{both}, and only one can be meant. Take one away.")
     return {name: _read(Path(path), shown[name]) for name, path in paths.items()}
 
 

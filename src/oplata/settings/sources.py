@@ -61,8 +61,9 @@ class _Place(NamedTuple):
         plain = {name: value for name, value in self.values.items() if name not in files}
         paths = {name.removesuffix(secret_files.SUFFIX): path for name, path in self.values.items() if name in files}
         shown = {name: self.shown(name + secret_files.SUFFIX) for name in paths}
-        read = secret_files.read_secrets({name: str(path) for name, path in paths.items()}, plain, shown)
-        where = {name: self.shown(name) for name in plain} | {name: f"{shown[name]} ({paths[name]})" for name in read}
+        where = {name: self.shown(name) for name in plain}
+        read = secret_files.read_secrets({name: str(path) for name, path in paths.items()}, where, shown)
+        where |= {name: f"{shown[name]} ({paths[name]})" for name in read}
         return plain | read, where
 
 
