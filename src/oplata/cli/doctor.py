@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Check settings, queue, database and clock.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def doctor(as_json: bool) -> int:
-    """Check settings, queue, database and clock, and say of each that fails how to mend it.
+    """Check settings, queue, spool, database, handlers and clock, and say of each that fails how to mend it.
 
     It reads the same settings as every other command. Nothing is sent and no order is touched; a missing SQLite file
     is created, as any other command would. Exit code 1 when something failed.
