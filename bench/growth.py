@@ -78,10 +78,11 @@ async def load(url: str, count: int) -> dict[str, Any]:
     """Put so many events there; what they take on the disk, for each million."""
     connection = await asyncpg.connect(url)
     for first in range(0, count, STEP):
+        end = min(count, first + STEP)
         for statement in LOADS:
             given = [body(first)] if "$3" in statement else []
-            await connection.execute(statement, first, min(count, first + STEP) - 1, *given, timeout=600)
-        say(f"{first + STEP} events are stored")
+            await connection.execute(statement, first, end - 1, *given, timeout=600)
+        say(f"{end} events are stored")
     await connection.execute("VACUUM ANALYZE", timeout=600)
     rows = await connection.fetch(SIZES)
     await connection.close()
