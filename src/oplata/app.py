@@ -22,7 +22,7 @@ from oplata.ingest.canary import CanarySender
 from oplata.ingest.networks import Gate, networks_of
 from oplata.ingest.traced import TracedCallback, TracedPublisher
 from oplata.ingest.watched import WatchedPublisher
-from oplata.observability.health import Health, database_faults, exposition, health_routes
+from oplata.observability.health import DatabaseHealth, Health, exposition, health_routes
 from oplata.observability.metrics import Metrics
 from oplata.orders.commands import Orders
 from oplata.orders.door import Door, door_of
@@ -79,6 +79,7 @@ class Oplata:
         self._spool_file = None if role is Role.WORKER else spool_of(self.settings)
         self.spool = _spooling(self.settings, self.queue.publisher(), self._spool_file)
         self.database = database_of(self.settings)
+        self._database_health = DatabaseHealth(self.database.check)
         self.orders = Orders(self.database)
         # The door counts connections. Sinks, and several subscriptions on one connection, have room beside those.
         self.hub = Hub(self.database, max_subscribers=self.settings.max_subscribers + MAX_SUBSCRIBERS)
@@ -220,7 +221,7 @@ class Oplata:
         if self.role is not Role.SERVE:
             if self.role is Role.WORKER and not self.queue.available:
                 faults.append("the queue cannot be reached")
-            faults += await database_faults(self.database.check)
+            faults += await self._database_health.faults()
         return Health(tuple(faults))
 
     async def _takes_callbacks(self) -> bool:

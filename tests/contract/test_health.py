@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from oplata.app import Oplata, Role
+from oplata.errors import DatabaseUnavailable
 from oplata.feed.relay import Relay, Target
+from oplata.observability.health import DatabaseHealth
 from oplata.settings import Settings
 from tests.acceptance.command import running
 from tests.services.server import free_port
@@ -70,6 +72,23 @@ async def test_a_worker_without_its_database_is_alive_and_not_ready(tmp_path: Pa
     assert (alive, ready) == (200, 503)
     assert "the database is not as it should be" in faults
     assert "hidden" not in faults
+
+
+async def test_a_database_is_asked_once_a_second_however_many_want_to_know() -> None:
+    asked, now_s = 0, 0.0
+
+    async def check() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+        if asked == 1:
+            raise DatabaseUnavailable("it is away")
+
+    health = DatabaseHealth(check, monotonic_s=lambda: now_s)
+    answers = await asyncio.gather(*(health.faults() for _ in range(50)))
+    assert (asked, set(answers)) == (1, {("the database is not as it should be: it is away",)})
+    now_s = 1.0
+    assert (await health.faults(), asked) == ((), 2)
 
 
 async def test_who_does_everything_does_not_outlive_its_relay(tmp_path: Path) -> None:

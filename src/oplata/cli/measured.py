@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from oplata.feed.hub import Hub
-from oplata.observability.health import Health, database_faults, exposition
+from oplata.observability.health import DatabaseHealth, Health, exposition
 from oplata.observability.metrics import Metrics
 from oplata.observability.server import exposed
 from oplata.reconcile.survey import Survey
@@ -26,12 +26,13 @@ async def measured(settings: Settings, database: Database, hub: Hub) -> AsyncIte
     metrics.supply("oplata_build_info", lambda: {version("oplata"): 1.0})
     survey = Survey(queue=None, spool=None, database=database, hub=hub, interval_s=settings.survey_interval_s)
     survey.expose(metrics)
+    database_health = DatabaseHealth(database.check)
 
     async def alive() -> Health:
         return Health()  # It answers, and a relay that ends takes its process with it.
 
     async def ready() -> Health:
-        return Health(await database_faults(database.check))
+        return Health(await database_health.faults())
 
     surveying = asyncio.create_task(survey.run(), name="oplata-survey")
     try:

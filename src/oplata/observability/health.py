@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from oplata.errors import OplataError
 
 ANSWER_TIMEOUT_S = 3.0
+ASKED_EVERY_S = 1.0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -32,16 +34,38 @@ class Health(msgspec.Struct, frozen=True):
 Ask = Callable[[], Awaitable[Health]]
 
 
-async def database_faults(check: Callable[[], Awaitable[object]]) -> tuple[str, ...]:
-    """What keeps the database from being worked with; one that does not answer in time cannot be."""
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            await check()
-    except OplataError as error:
-        return (f"the database is not as it should be: {error}",)
-    except TimeoutError:
-        return (f"the database did not answer within {ANSWER_TIMEOUT_S:.0f} s",)
-    return ()
+class DatabaseHealth:
+    """Whether the database can be worked with. ``check`` raises where it cannot.
+
+    It is asked once a second at most: anybody may ask an endpoint whether it is ready, as often as they like.
+    """
+
+    def __init__(
+        self, check: Callable[[], Awaitable[object]], *, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._check = check
+        self._monotonic_s = monotonic_s
+        self._asking = asyncio.Lock()
+        self._asked_at_s: float | None = None
+        self._faults: tuple[str, ...] = ()
+
+    async def faults(self) -> tuple[str, ...]:
+        """What keeps it from that; one that does not answer in time cannot be worked with."""
+        async with self._asking:
+            if self._asked_at_s is None or self._monotonic_s() - self._asked_at_s >= ASKED_EVERY_S:
+                self._faults = await self._ask()
+                self._asked_at_s = self._monotonic_s()
+            return self._faults
+
+    async def _ask(self) -> tuple[str, ...]:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._check()
+        except OplataError as error:
+            return (f"the database is not as it should be: {error}",)
+        except TimeoutError:
+            return (f"the database did not answer within {ANSWER_TIMEOUT_S:.0f} s",)
+        return ()
 
 
 def health_routes(alive: Ask, ready: Ask) -> list[BaseRoute]:
