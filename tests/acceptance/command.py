@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -80,14 +80,21 @@ class Running:
         self._arriving.put(None)
 
 
+def running(*arguments: str, cwd: Path, **settings: str) -> AbstractContextManager[Running]:
+    """Start a command of ours; at the end it is killed if it still runs."""
+    return following([str(SCRIPT), *arguments], cwd=cwd, env=environment(settings))
+
+
 @contextmanager
-def running(*arguments: str, cwd: Path, **settings: str) -> Iterator[Running]:
-    """Start a command; at the end it is killed if it still runs."""
+def following(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: int = subprocess.DEVNULL
+) -> Iterator[Running]:
+    """Start any program; at the end it is killed if it still runs."""
     process = subprocess.Popen(
-        [str(SCRIPT), *arguments],
+        command,
         cwd=cwd,
-        env=environment(settings),
-        stdin=subprocess.DEVNULL,
+        env=env,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -99,5 +106,6 @@ def running(*arguments: str, cwd: Path, **settings: str) -> Iterator[Running]:
         if process.poll() is None:
             process.kill()
         started.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -8,11 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.acceptance.command import Running, environment
+from tests.acceptance.command import Running, environment, following
 from tests.services.processes import ProcessId, alive, descendants, identify, wait_until_gone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,28 +19,9 @@ WELL = 'print("born", post["number"], flush=True); sign(b"R"); signal.pause()'
 """Ready at once; SIGTERM ends it, as that ends any program that does not say otherwise."""
 
 
-@contextmanager
-def family(processes: int, child: str, *options: str, **settings: str) -> Iterator[Running]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.acceptance.family", str(processes), child, *options],
-        cwd=ROOT,
-        env=environment(settings),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    started = Running(process)
-    try:
-        yield started
-    finally:
-        if process.poll() is None:
-            process.kill()
-        started.wait()
-        assert process.stdout is not None
-        assert process.stdin is not None
-        process.stdout.close()
-        process.stdin.close()
+def family(processes: int, child: str, *options: str, **settings: str) -> AbstractContextManager[Running]:
+    command = [sys.executable, "-m", "tests.acceptance.family", str(processes), child, *options]
+    return following(command, cwd=ROOT, env=environment(settings), stdin=subprocess.PIPE)
 
 
 def children(parent: Running) -> list[ProcessId]:

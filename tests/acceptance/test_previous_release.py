@@ -7,17 +7,17 @@ source, without the room `rpc`, which a worker does not use. It runs as a proces
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import tarfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from oplata.queue.envelope import Envelope
 from oplata.queue.sqlite import SqliteQueue
-from tests.acceptance.command import Running, environment, oplata, running
+from tests.acceptance.command import Running, environment, following, oplata, running
 from tests.databases import callback, select_all
 from tests.notifications import PASSWORD, TERMINAL_KEY
 
@@ -37,18 +37,9 @@ class Earlier:
         self._env = environment(settings) | {"PYTHONPATH": str(folder / "earlier" / "src")}
         del self._env["OPLATA_INSECURE"]  # It did not know of a door that has to be locked.
 
-    def start(self, *arguments: str) -> Running:
-        return Running(
-            subprocess.Popen(
-                [sys.executable, "-m", "oplata", *arguments],
-                cwd=self._folder,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+    def running(self, *arguments: str) -> AbstractContextManager[Running]:
+        """Start a command of it; at the end it is killed if it still runs."""
+        return following([sys.executable, "-m", "oplata", *arguments], cwd=self._folder, env=self._env)
 
 
 async def test_a_worker_of_an_earlier_version_works_on_and_starts_anew(postgres_url: str, tmp_path: Path) -> None:
@@ -61,11 +52,10 @@ async def test_a_worker_of_an_earlier_version_works_on_and_starts_anew(postgres_
     earlier = Earlier(tmp_path, settings)
     queue = SqliteQueue(tmp_path / "queue.db")
     await queue.start()
-    migrated = earlier.start("migrate")
-    assert migrated.line("The tables went from version none") == f"The tables went from version none to {EARLIER}."
-    ended(migrated)
-    worker = earlier.start("worker")
-    try:
+    with earlier.running("migrate") as migrating:
+        assert migrating.line("The tables went from version none") == f"The tables went from version none to {EARLIER}."
+        assert migrating.wait() == 0
+    with earlier.running("worker") as worker:
         await asyncio.to_thread(worker.line, "oplata worker is ready")
         await send(queue, 0)
         await until_applied(postgres_url, 1)
@@ -76,14 +66,10 @@ async def test_a_worker_of_an_earlier_version_works_on_and_starts_anew(postgres_
         await until_applied(postgres_url, 2)
 
         worker.process.kill()
-        ended(worker)
-        worker = earlier.start("worker")
-        await asyncio.to_thread(worker.line, "oplata worker is ready")
+    with earlier.running("worker") as worker_anew:
+        await asyncio.to_thread(worker_anew.line, "oplata worker is ready")
         await send(queue, 2)
         await until_applied(postgres_url, 3)
-    finally:
-        worker.process.kill()
-        ended(worker)
     with running("worker", cwd=tmp_path, **settings) as worker_of_today:
         await asyncio.to_thread(worker_of_today.line, "oplata worker is ready")
         await send(queue, 3)
@@ -92,12 +78,6 @@ async def test_a_worker_of_an_earlier_version_works_on_and_starts_anew(postgres_
 
     verified = oplata("verify", cwd=tmp_path, **settings)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-
-
-def ended(process: Running) -> None:
-    process.wait()
-    assert process.process.stdout is not None
-    process.process.stdout.close()
 
 
 async def send(queue: SqliteQueue, number: int) -> None:
