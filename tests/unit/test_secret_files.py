@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,21 +9,14 @@ import pytest
 from oplata.errors import SettingsError
 from oplata.settings import Settings
 from oplata.settings.model import SECRETS
+from tests.unit.test_settings import nothing_around, refusal
+
+__all__ = ["nothing_around"]
 
 
 @pytest.fixture(autouse=True)
-def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.upper().startswith("OPLATA_"):
-            monkeypatch.delenv(name)
+def a_terminal_without_a_password(nothing_around: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPLATA_TERMINAL_KEY", "A")
-
-
-def refusal() -> str:
-    with pytest.raises(SettingsError) as refused:
-        Settings.load()
-    return str(refused.value)
 
 
 def test_a_secret_is_read_from_its_file_without_the_end_of_its_line(
