@@ -20,6 +20,8 @@ from oplata.worker.apply import apply
 from tests.databases import (
     NOW_MS,
     ORDER_KOPECKS,
+    TABLES,
+    Row,
     apply_all,
     assert_log_is_whole,
     callback,
@@ -110,29 +112,38 @@ async def test_one_that_is_cancelled_in_any_statement_leaves_nothing_and_blocks_
     database: Database, database_url: str
 ) -> None:
     await Orders(database).register("order-1", ORDER_KOPECKS)
-    payments = "SELECT payment_id FROM payments"
+    untouched = await _everything(database_url)
     number = 1
     # Each try would wait for what the one before it had left locked.
-    while await asyncio.wait_for(_cancelled_in(database, number), 5):
-        assert await select_all(database_url, payments) == []
+    while True:
+        was_cancelled, statements = await asyncio.wait_for(_cancelled_in(database, number), 5)
+        if not was_cancelled:
+            break
+        assert (len(statements), await _everything(database_url)) == (number, untouched)
         number += 1
-        assert number < 50
-    # The last one had fewer statements than that, and was applied.
-    assert number > 8
-    assert await select_all(database_url, payments) == [("1",)]
+    # The last one went through, and before it each statement that it takes was the one to be cancelled in.
+    assert len(statements) == number - 1
+    assert await select_all(database_url, "SELECT payment_id, status FROM payments") == [("1", "CONFIRMED")]
+    assert await select_all(database_url, "SELECT status, version FROM orders") == [("paid", 2)]
 
 
-async def _cancelled_in(database: Database, number: int) -> bool:
-    """Apply a callback, cancelled in its statement of that number; False if it has fewer."""
+async def _everything(url: str) -> dict[str, list[Row]]:
+    return {name: sorted(await select_all(url, f"SELECT * FROM {name}"), key=repr) for name in TABLES}  # noqa: S608
+
+
+async def _cancelled_in(database: Database, number: int) -> tuple[bool, list[str]]:
+    """Apply a callback, and cancel that in its statement of this number; whether that ended it, and its statements."""
     task = asyncio.create_task(apply_all(database, callback()))
 
     def cancel(statements: list[str]) -> None:
         if len(statements) == number:
             task.cancel()
 
-    with _counted(database, cancel):
-        await asyncio.gather(task, return_exceptions=True)
-    return task.cancelled()
+    with _counted(database, cancel) as statements:
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
+    return task.cancelled(), statements
 
 
 async def test_a_commit_whose_answer_is_lost_is_applied_once(postgres_url: str) -> None:
