@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
 from oplata.bank.keyring import Keyring
 from oplata.queue.envelope import Delivery, Envelope, HeaderValue
@@ -82,6 +83,28 @@ async def apply_all(database: Database, *bodies: bytes, at_ms: int = NOW_MS) -> 
         applied = await apply(uow, works(*bodies, at_ms=at_ms), at_ms)
         await uow.commit()
     return applied
+
+
+@contextlib.contextmanager
+def counted(database: Database, look: Callable[[list[str]], None] = lambda _statements: None) -> Iterator[list[str]]:
+    """The statements that go to the database meanwhile; ``look`` is called with them before each goes."""
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
+        look(statements)
+
+    assert database._engine is not None
+    event.listen(database._engine.sync_engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(database._engine.sync_engine, "before_cursor_execute", note)
+
+
+def without_begin(statements: Sequence[str]) -> list[str]:
+    """These statements, but for BEGIN, which SQLite is told in so many words and PostgreSQL is not."""
+    return [statement for statement in statements if not statement.startswith("BEGIN")]
 
 
 async def select_all(url: str, query: str) -> list[Row]:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import pytest
 import structlog
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from oplata import Change, Handlers, OplataError, Transaction
 from oplata.errors import DataRejected
@@ -33,6 +31,7 @@ from tests.databases import (
     apply_all,
     assert_log_is_whole,
     callback,
+    counted,
     execute,
     opened,
     select_all,
@@ -314,13 +313,9 @@ async def test_a_message_runs_first_what_its_order_has_outstanding(
 ) -> None:
     """Else the goods of an order that was paid at its registration might be sent after its refund."""
     told: list[tuple[str, int]] = []
-    reached, gate = asyncio.Event(), asyncio.Event()
 
     async def note(change: Change, tx: Transaction) -> None:
         told.append((change.status, change.version))
-        if change.order_id == "stop":
-            reached.set()
-            await gate.wait()
 
     await apply_all(shop, callback())
     await register(shop, "order-1")
@@ -520,19 +515,11 @@ async def test_a_database_that_goes_away_under_a_handler_costs_no_attempt(
 async def test_without_handlers_no_statement_knows_of_them(
     queue: SqliteQueue, database: Database, database_url: str
 ) -> None:
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
     await register(database, "order-1")
     await put(queue, callback())
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    with counted(database) as statements:
         worker = Worker(queue=queue, database=database, keyring=KEYRING, handlers=Handlers())
         async with working(worker):
             await until(lambda: worker.stats.applied == 1)
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
     assert [each for each in statements if "INSERT INTO changes" in each]
     assert [each for each in statements if "handle" in each] == []
