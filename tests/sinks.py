@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from oplata.feed.event import Event
 from oplata.feed.hub import Hub
 from oplata.feed.lane import Options
 from oplata.feed.relay import Relay, Start, Target
 from oplata.feed.schedule import Schedule
+from oplata.feed.sinks.base import Sink
+from oplata.observability.tracing import Tracing
 from oplata.storage.engine import Database
 
 FAST = Options(concurrency=8, timeout_s=1.0, schedule=Schedule(delays_ms=(10, 30), max_attempts=5))
@@ -81,37 +83,47 @@ def assert_in_order(versions: Sequence[int], last: int, *, without: Iterable[int
 @contextlib.asynccontextmanager
 async def relaying(
     database: Database,
-    *sinks: tuple[str, MemorySink],
+    *sinks: tuple[str, Sink],
     options: Options = FAST,
     start: Start = "beginning",
     lease_ttl_s: float = 12.0,
     seed: int = 7,
-) -> AsyncIterator[Relay]:
-    """A relay with a hub of its own, stopped in good order."""
+    tracing: Tracing | None = None,
+) -> AsyncIterator[tuple[Relay, Hub]]:
+    """A relay with a hub of its own, stopped in good order; what ended it before is raised."""
     hub = Hub(database)
     await hub.start()
     targets = [Target(name=name, sink=sink, options=options, start=start) for name, sink in sinks]
-    relay = Relay(database, hub, targets, lease_ttl_s=lease_ttl_s, rng=random.Random(seed))
+    relay = Relay(database, hub, targets, lease_ttl_s=lease_ttl_s, rng=random.Random(seed), tracing=tracing)
     running = asyncio.create_task(relay.run())
     try:
-        yield relay
+        yield relay, hub
     finally:
         relay.stop()
-        await asyncio.wait({running}, timeout=15)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await hub.stop()
+        try:
+            await asyncio.wait_for(running, 15)
+        finally:
+            await hub.stop()
 
 
 async def crash(
-    database: Database, sink: MemorySink, after_s: float, *, lease_ttl_s: float = 0.4, options: Options = FAST
+    database: Database,
+    sink: MemorySink,
+    after_s: float,
+    *,
+    lease_ttl_s: float = 0.4,
+    options: Options = FAST,
+    having: Callable[[], Awaitable[bool]] | None = None,
 ) -> None:
-    """Run a relay and end it in the middle of whatever it does, with its lease held."""
+    """Run a relay and end it in the middle of whatever it does, with its lease held; not before ``having`` is true."""
     hub = Hub(database)
     await hub.start()
     relay = Relay(database, hub, [Target(name="shop", sink=sink, options=options)], lease_ttl_s=lease_ttl_s)
     running = asyncio.create_task(relay.run())
     await asyncio.sleep(after_s)
+    async with asyncio.timeout(20):
+        while having is not None and not await having():  # noqa: ASYNC110  It comes about in the database.
+            await asyncio.sleep(0.01)
     # Nothing is released and nothing written down: the tasks are cancelled where they stand.
     lane = relay._lanes.get("shop")
     if lane is not None:

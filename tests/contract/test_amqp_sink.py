@@ -15,9 +15,7 @@ import pytest
 
 from oplata.errors import DeliveryFailed
 from oplata.feed.event import event_of
-from oplata.feed.hub import Hub
 from oplata.feed.lane import Options
-from oplata.feed.relay import Relay, Target
 from oplata.feed.schedule import Schedule
 from oplata.feed.sinks.amqp import AmqpSink
 from oplata.queue.rabbitmq.topic import Topic
@@ -25,7 +23,7 @@ from oplata.storage.engine import Database
 from tests.changes import append, change, versions
 from tests.contract.amqp import stranger
 from tests.services.breakable import Breakable
-from tests.sinks import assert_in_order
+from tests.sinks import assert_in_order, relaying
 
 pytestmark = pytest.mark.anyio
 
@@ -121,24 +119,17 @@ async def test_a_broker_that_dies_under_load_is_told_all_in_order(
 ) -> None:
     exchange = f"{queue_name}.events"
     await _bind(broker.url, exchange, queue_name, "order.#")
-    hub = Hub(database)
-    await hub.start()
     options = Options(timeout_s=3.0, schedule=Schedule(delays_ms=(50, 200), max_attempts=1000))
-    target = Target(name="events", sink=_sink(broker.url, exchange), options=options, start="beginning")
-    relay = Relay(database, hub, [target])
-    running = asyncio.create_task(relay.run())
     try:
-        await append(database, *(each for number in range(30) for each in versions(f"order-{number}", 1, 3)))
-        await asyncio.sleep(0.2)
-        await broker.kill9()
-        for version in range(4, 8):
-            await append(database, *(change(f"order-{number}", version) for number in range(30)))
-        await broker.start()
-        told = await _read(broker.url, queue_name, 210)
+        async with relaying(database, ("events", _sink(broker.url, exchange)), options=options):
+            await append(database, *(each for number in range(30) for each in versions(f"order-{number}", 1, 3)))
+            await asyncio.sleep(0.2)
+            await broker.kill9()
+            for version in range(4, 8):
+                await append(database, *(change(f"order-{number}", version) for number in range(30)))
+            await broker.start()
+            told = await _read(broker.url, queue_name, 210)
     finally:
-        relay.stop()
-        await running
-        await hub.stop()
         await _drop(broker.url, exchange, queue_name)
     by_order: dict[str, list[int]] = {}
     for _, _, body in told:

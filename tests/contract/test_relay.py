@@ -88,8 +88,11 @@ async def test_a_dead_sink_delays_no_other_and_makes_no_dead_letters(database: D
 
 
 async def test_what_was_put_off_by_a_machine_a_day_ahead_is_told_by_the_next_one(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def is_put_off() -> bool:
+        return await select_all(database_url, "SELECT attempts FROM deliveries WHERE attempts > 0") != []
+
     sink = MemorySink(lambda _event: DeliveryFailed("not yet"))
     await append(database, *versions("order-1", 1, 2))
     await begin(database, "shop", "beginning", AT_MS)
@@ -97,8 +100,7 @@ async def test_what_was_put_off_by_a_machine_a_day_ahead_is_told_by_the_next_one
         ahead_ns = time.time_ns() + 86_400 * 10**9
         patched.setattr(time, "time_ns", lambda: ahead_ns)
         patient = Options(schedule=Schedule(delays_ms=(1_000,), max_attempts=100))
-        await crash(database, sink, 1.0, options=patient)
-    assert sink.asked
+        await crash(database, sink, 0.0, options=patient, having=is_put_off)
     sink.fault = lambda _event: None
     async with relaying(database, ("shop", sink)):
         await sink.until(lambda: sink.versions("order-1") == [1, 2], timeout_s=15)
@@ -265,13 +267,13 @@ async def test_a_paused_sink_is_told_nothing_and_goes_on_where_it_was(database: 
     await begin(database, "shop", "beginning", AT_MS)
     await steering.pause("shop", paused=True, who="anna", why="the shop moves")
     await append(database, *versions("order-1", 1, 3))
-    async with relaying(database, ("shop", sink), lease_ttl_s=1.6):
+    async with relaying(database, ("shop", sink), lease_ttl_s=1.6) as (relay, _):
         await asyncio.sleep(0.3)
         assert sink.told == []
         await steering.pause("shop", paused=False, who="anna", why="it has moved")
         await sink.until(lambda: len(sink.told) == 3)
         await steering.pause("shop", paused=True, who="anna", why="again")
-        await asyncio.sleep(0.8)  # It is heeded when the lease is prolonged.
+        await sink.until(lambda: relay._lanes == {})  # It is heeded when the lease is prolonged.
         await append(database, change("order-1", 4))
         await asyncio.sleep(0.3)
         assert sink.versions("order-1") == [1, 2, 3]
@@ -346,17 +348,20 @@ async def test_a_lease_that_was_lost_writes_nothing_more(database: Database) -> 
     """The one who was frozen and goes on finds that his lease has run out before he finds anything else."""
     sink = MemorySink()
     await append(database, *versions("order-1", 1, 3))
-    async with relaying(database, ("shop", sink), lease_ttl_s=2.0) as relay:
+    async with relaying(database, ("shop", sink), lease_ttl_s=2.0) as (relay, _):
         await sink.until(lambda: len(sink.told) == 3)
         async with database.unit_of_work() as uow:
             row = await uow.sinks.get("shop")
             assert row is not None
             await uow.sinks.release("shop", str(row.holder))
-            assert await uow.sinks.acquire("shop", "another", ttl_ms=1_000) is not None
+            assert await uow.sinks.acquire("shop", "another", ttl_ms=600_000) is not None
             await uow.commit()
         await append(database, change("order-1", 4))
+        await sink.until(lambda: relay._lanes == {})
         await asyncio.sleep(0.5)
         assert sink.versions("order-1") == [1, 2, 3]
-        assert relay._lanes == {}
+        async with database.unit_of_work() as uow:
+            await uow.sinks.release("shop", "another")
+            await uow.commit()
         await sink.until(lambda: 4 in sink.versions("order-1"))
     assert_in_order(sink.versions("order-1"), 4)

@@ -9,16 +9,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from oplata.errors import DeliveryFailed
-from oplata.feed.hub import Hub
 from oplata.feed.lane import Options
-from oplata.feed.relay import Relay, Target
 from oplata.feed.schedule import Schedule
 from oplata.observability.metrics import Metrics
 from oplata.observability.tracing import tracing_through
 from oplata.reconcile.survey import Survey
 from oplata.storage.engine import Database
 from tests.changes import append, change
-from tests.sinks import MemorySink
+from tests.sinks import MemorySink, relaying
 from tests.unit.test_metrics import scraped
 
 pytestmark = pytest.mark.anyio
@@ -36,26 +34,16 @@ async def test_sinks_are_measured_and_a_delivery_is_in_the_trace_of_its_change(d
         await uow.commit()
     await append(database, change("order-2", 1))
     shop, down = MemorySink(), MemorySink(lambda _event: DeliveryFailed("down"))
-    hub = Hub(database)
-    await hub.start()
-    targets = [
-        Target(name=name, sink=sink, options=PATIENT, start="beginning")
-        for name, sink in (("shop", shop), ("down", down))
-    ]
-    relay = Relay(database, hub, targets, tracing=tracing)
-    running = asyncio.create_task(relay.run())
     metrics = Metrics()
-    survey = Survey(queue=None, spool=None, database=database, hub=hub, interval_s=1)
-    survey.expose(metrics)
     found: dict[str, float] = {}
-    async with asyncio.timeout(30):
-        while not (found.get("oplata_sink_told_total/shop") and found.get("oplata_sink_failing_seconds/down")):
+    sinks = ("shop", shop), ("down", down)
+    async with relaying(database, *sinks, options=PATIENT, tracing=tracing) as (_, hub), asyncio.timeout(30):
+        survey = Survey(queue=None, spool=None, database=database, hub=hub, interval_s=1)
+        survey.expose(metrics)
+        while not (found.get("oplata_sink_told_total/shop") == 2.0 and found.get("oplata_sink_failing_seconds/down")):
             await asyncio.sleep(0.05)
             await survey.once()
             found = scraped(metrics)
-    relay.stop()
-    await asyncio.wait({running}, timeout=15)
-    await hub.stop()
     assert (found["oplata_sink_lag_changes/shop"], found["oplata_sink_lag_changes/down"]) == (0.0, 2.0)
     assert (found["oplata_sink_told_total/shop"], found["oplata_sink_told_total/down"]) == (2.0, 0.0)
     assert found["oplata_sink_failing_seconds/shop"] == 0.0

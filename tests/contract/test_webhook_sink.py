@@ -13,9 +13,7 @@ from standardwebhooks import Webhook
 
 from oplata.errors import DeliveryFailed, DeliveryRefused, SettingsError
 from oplata.feed.event import event_of
-from oplata.feed.hub import Hub
 from oplata.feed.lane import Options
-from oplata.feed.relay import Relay, Target
 from oplata.feed.schedule import Schedule
 from oplata.feed.sinks.signing import secret_key
 from oplata.feed.sinks.webhook import WebhookSink
@@ -24,7 +22,7 @@ from oplata.storage.engine import Database
 from tests.changes import append, change, versions
 from tests.databases import opened
 from tests.receiver import ENDLESS, HANG, TAKEN_ENDLESSLY, Receiver, Request, receiving
-from tests.sinks import assert_in_order
+from tests.sinks import assert_in_order, relaying
 
 pytestmark = pytest.mark.anyio
 
@@ -131,13 +129,9 @@ async def test_a_receiver_that_fails_hangs_and_redirects_is_told_all_in_order(
     receiver.answer = answer
     async with opened(database_url) as database:
         await database.migrate()
-        hub = Hub(database)
-        await hub.start()
         options = Options(timeout_s=0.3, schedule=Schedule(delays_ms=(20, 50, 100), max_attempts=1000))
         sink = WebhookSink(receiver.url, (NEW,), timeout_s=0.3)
-        relay = Relay(database, hub, [Target(name="crm", sink=sink, options=options, start="beginning")])
-        running = asyncio.create_task(relay.run())
-        try:
+        async with relaying(database, ("crm", sink), options=options):
             for version in range(1, 11):
                 await append(database, *(change(f"order-{number}", version) for number in range(40)))
                 await asyncio.sleep(0.15)
@@ -145,10 +139,6 @@ async def test_a_receiver_that_fails_hangs_and_redirects_is_told_all_in_order(
             async with asyncio.timeout(40):
                 while len({each.headers["webhook-id"] for each in receiver.taken}) < 400:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-        finally:
-            relay.stop()
-            await running
-            await hub.stop()
         dead = [view.dead for view in await Steering(database).every()]
     told: dict[str, list[int]] = {}
     for request in receiver.taken:
@@ -162,23 +152,12 @@ async def test_a_receiver_that_fails_hangs_and_redirects_is_told_all_in_order(
 
 async def test_a_refusal_is_kept_with_what_the_receiver_said(database: Database, receiver: Receiver) -> None:
     receiver.answer = lambda _request: 422
-    hub = Hub(database)
-    await hub.start()
-    relay = Relay(
-        database, hub, [Target(name="crm", sink=WebhookSink(receiver.url, (NEW,), timeout_s=1), start="beginning")]
-    )
     await append(database, *versions("order-1", 1, 2))
-    running = asyncio.create_task(relay.run())
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                async with database.unit_of_work(read_only=True) as uow:
-                    rows = await uow.deliveries.search(sink="crm", state="dead", order_id=None, limit=10)
-                if len(rows) == 2:
-                    break
-                await asyncio.sleep(0.05)
-    finally:
-        relay.stop()
-        await running
-        await hub.stop()
+    async with relaying(database, ("crm", WebhookSink(receiver.url, (NEW,), timeout_s=1))), asyncio.timeout(20):
+        while True:
+            async with database.unit_of_work(read_only=True) as uow:
+                rows = await uow.deliveries.search(sink="crm", state="dead", order_id=None, limit=10)
+            if len(rows) == 2:
+                break
+            await asyncio.sleep(0.05)
     assert {row.last_error for row in rows} == {"DeliveryRefused: the receiver answered 422: no"}
