@@ -20,6 +20,8 @@ from tests.databases import KEYRING, NOW_MS, callback
 pytestmark = pytest.mark.anyio
 
 BATCH = 4
+TURNS = 50
+"""How many turns of the event loop a transaction takes: far more than it takes to read all that may be read."""
 
 
 class Hand:
@@ -52,6 +54,7 @@ class Settling:
         self.outcomes = deque(outcomes)
         self.parts: list[Part] = []
         self.begun: list[list[int]] = []
+        self.has_begun = asyncio.Event()
         self.ended: list[list[int]] = []
         self.taken_at_end: list[int] = []
 
@@ -60,7 +63,9 @@ class Settling:
         tags = [delivery.tag for delivery in part.deliveries]
         self.begun.append(tags)
         self.parts.append(part)
-        await asyncio.sleep(0.03)
+        self.has_begun.set()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         self.ended.append(tags)
         self.taken_at_end.append(sum(self.hand.taken))
         return self.outcomes.popleft() if self.outcomes else True
@@ -165,7 +170,7 @@ async def test_a_worker_that_is_ended_ends_its_transaction_first() -> None:
     worker = Worker(queue=cast(Queue, None), database=cast(Database, None), keyring=KEYRING, batch_size=BATCH)
     worker._settlement = cast(Any, settling)
     consuming = asyncio.create_task(worker._consume(cast(Any, hand), worker._read))
-    await asyncio.sleep(0.015)
+    await settling.has_begun.wait()
     consuming.cancel()
 
     with pytest.raises(asyncio.CancelledError):
