@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import json
 import random
-import time
 from collections import Counter
 from urllib.parse import quote
 
 
 class Subscriber:
-    """One stream of changes, the ids that came on it, and when each of its connections ended."""
+    """One stream of changes, and the ids that came on it."""
 
     def __init__(self, port: int, key: str, order_id: str | None, rng: random.Random) -> None:
         self._port = port
@@ -21,7 +20,6 @@ class Subscriber:
         self._rng = rng
         self.ids: list[int] = []
         self.connected = 0
-        self.ended_at: list[float] = []
         self.refusals: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -29,7 +27,6 @@ class Subscriber:
         while True:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, EOFError):
                 await self._once()
-            self.ended_at.append(time.monotonic())
             await asyncio.sleep(self._rng.uniform(0.1, 0.4))
 
     async def _once(self) -> None:

@@ -112,9 +112,12 @@ async def test_who_does_everything_does_not_outlive_its_relay(tmp_path: Path) ->
 
 async def test_a_worker_that_makes_no_progress_is_not_alive(tmp_path: Path) -> None:
     async with program(tmp_path, Role.UP) as app:
-        await asyncio.sleep(0.1)
-        for task in app.worker.progress._turned_at_s:
-            app.worker.progress._turned_at_s[task] -= 500
+        turned_at_s = app.worker.progress._turned_at_s
+        async with asyncio.timeout(20):
+            while len(turned_at_s) < 2:  # noqa: ASYNC110  Nothing tells of a first turn.
+                await asyncio.sleep(0.01)
+        for task in turned_at_s:
+            turned_at_s[task] -= 500
         assert (await asked(app))[0] == 503
 
 
