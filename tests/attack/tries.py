@@ -16,19 +16,23 @@ from oplata.orders.router import router
 from tests.attack.target import JSON, ORDER, Bank, Target, a_callback, shown
 
 
+def visitor(number: int, timeout_s: float = 20.0) -> httpx.AsyncClient:
+    """Somebody at an address of its own, so that nobody is held up for what another has done before."""
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address=f"127.0.1.{number}"), timeout=timeout_s)
+
+
 async def without_a_key(target: Target, scale: float) -> str:
     """Call every procedure, by GET and POST, with no key at all."""
     codes: Counter[object] = Counter()
-    async with httpx.AsyncClient() as client:
-        for path, procedure in router.procedures().items():
+    for number, (path, procedure) in enumerate(router.procedures().items(), start=100):
+        async with visitor(number) as client:
             url = f"{target.door}/{path}"
             answers = [await client.get(url), await client.post(url, json={"orderId": ORDER, "status": "paid"})]
-            allowed = {"query": {401, 405, 429}, "mutation": {401, 405, 429}, "subscription": {200, 405, 429}}
-            for answer in answers:
-                codes[answer.status_code] += 1
-                assert answer.status_code in allowed[procedure.kind], (path, answer.status_code)
-                assert '"result"' not in answer.text, path
-            await asyncio.sleep(0.1)
+        expected = {"query": [401, 405], "mutation": [405, 401], "subscription": [200, 405]}[procedure.kind]
+        assert [answer.status_code for answer in answers] == expected, path
+        for answer in answers:
+            codes[answer.status_code] += 1
+            assert '"result"' not in answer.text, path
     assert target.words_of_strangers() == 0
     return f"answers {shown(codes)}; nothing was read, nothing changed"
 
@@ -55,12 +59,12 @@ async def enumerate_orders(target: Target, scale: float) -> str:
     """With a buyer's token of one order, look for others."""
     codes: Counter[object] = Counter()
     headers = {"authorization": f"Bearer {target.token}"}
-    async with httpx.AsyncClient() as client:
+    async with visitor(20) as client:
         for order_id in ("A-2", "bank", "", "%", "A-1\x00", "A-1 ", "a-1", "../A-1", "A-10"):
             params = {"input": json.dumps({"orderId": order_id})}
             answer = await client.get(f"{target.door}/orders.get", params=params, headers=headers)
             codes[answer.status_code] += 1
-            assert answer.status_code in (403, 429), (order_id, answer.text)
+            assert answer.status_code == 403, (order_id, answer.text)
     return f"answers {shown(codes)}, whether there is such an order or not"
 
 
@@ -73,9 +77,8 @@ async def forge_tokens(target: Target, scale: float) -> str:
     tokens += [f"{body}.", body, f"{body}.{signature[:-1]}", f"{body}.{signature}A", f"oplata_buyer.{said}.{signature}"]
     codes: Counter[object] = Counter()
     for number, token in enumerate(tokens):
-        # From an address each: one alone would be held up before its last guess was looked at.
-        transport = httpx.AsyncHTTPTransport(local_address=f"127.0.1.{1 + number}")
-        async with httpx.AsyncClient(transport=transport) as client:
+        # One alone would be held up before its last guess was looked at.
+        async with visitor(1 + number) as client:
             params = {"input": json.dumps({"orderId": "A-1"})}
             headers = {"authorization": f"Bearer {token}"}
             codes[(await client.get(f"{target.door}/orders.get", params=params, headers=headers)).status_code] += 1
@@ -114,7 +117,10 @@ async def replay_callbacks(target: Target, scale: float) -> str:
     async with httpx.AsyncClient() as client:
         for _ in range(int(100 * scale)):
             assert (await client.post(target.callback, content=body, headers=JSON)).text == "OK"
-    await asyncio.sleep(2)
+    async with asyncio.timeout(20):
+        while target.order()[0] != "paid":  # noqa: ASYNC110  It comes about in another process.
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
     assert target.order() == ("paid", 2)
     return "every one is answered OK; the order went to paid once, with one change in the log"
 
@@ -133,7 +139,7 @@ async def flood(target: Target, scale: float) -> str:
         await asyncio.gather(*(one() for _ in range(50)))
     calling.cancel()
     assert set(codes) <= {401, 429}
-    assert all(said == "OK" for said, _ in bank.answers), Counter(said for said, _ in bank.answers)
+    assert {said for said, _ in bank.answers} == {"OK"}, Counter(said for said, _ in bank.answers)
     return f"answers {shown(codes)}; {bank.summary()}"
 
 
@@ -146,14 +152,13 @@ async def large_bodies(target: Target, scale: float) -> str:
         for _ in range(size // 10_000):
             yield b"x" * 10_000
 
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with visitor(30) as client:
         for url in (target.callback, f"{target.door}/orders.updateStatus"):
             for content in (b"x" * size, chunks()):
                 try:
                     answer = await client.post(url, content=content, headers=JSON)  # type: ignore[arg-type]
                     told[answer.status_code] += 1
-                    # 429: the flood before this has used up what one address may ask.
-                    assert answer.status_code in (413, 401, 415, 429), answer.status_code
+                    assert answer.status_code in (413, 401, 415), answer.status_code
                 except httpx.HTTPError as error:
                     told[type(error).__name__] += 1  # It was cut off while it still sent.
             headers = {f"x-{number}": "y" * 1000 for number in range(100)}
@@ -188,23 +193,24 @@ async def connections(target: Target, scale: float) -> str:
         for writer in opened:
             writer.close()
     said = Counter(answer for answer, _ in bank.answers)
-    assert said["OK"] >= 0.99 * sum(said.values()), said
+    assert said["OK"] > 0
+    assert said["OK"] >= 0.99 * said.total(), said
     return f"{len(opened)} were opened and {failed} refused; {bank.summary()}"
 
 
 async def slow_streams(target: Target, scale: float) -> str:
     """Subscribe without a key, with one that is wrong, and with a good token for another order."""
     told: Counter[object] = Counter()
-    async with httpx.AsyncClient(timeout=10) as client:
-        for headers in (
-            {},
-            {"authorization": f"Bearer oplata_{'0' * 12}_{'0' * 64}"},
-            {"authorization": f"Bearer {target.token}"},
+    async with visitor(40) as client:
+        for headers, expected in (
+            ({}, "UNAUTHORIZED"),
+            ({"authorization": f"Bearer oplata_{'0' * 12}_{'0' * 64}"}, "UNAUTHORIZED"),
+            ({"authorization": f"Bearer {target.token}"}, "FORBIDDEN"),
         ):
             params = {"input": json.dumps({"orderId": "bank"})}
             answer = await client.get(f"{target.door}/orders.onStatusChange", params=params, headers=headers)
-            [code] = [part for part in ("UNAUTHORIZED", "FORBIDDEN", "TOO_MANY_REQUESTS") if part in answer.text]
-            told[code] += 1
+            told[expected] += 1
+            assert expected in answer.text
             assert "orderId" not in answer.text
     return f"each stream ends at once with {shown(told)}"
 
