@@ -5,14 +5,15 @@ import amqp from 'amqplib'
 import { createApp, createRouter, defineEventHandler, readBody, toNodeListener } from 'h3'
 
 const broker = process.env.RABBITMQ_URL ?? 'amqp://localhost'
+const queue = process.env.QUEUE ?? 'tinkoff_payments'
 const port = Number(process.env.PORT ?? 3000)
 
 const callback = defineEventHandler(async (event) => {
   const body = await readBody(event)
   const connection = await amqp.connect(broker)
   const channel = await connection.createChannel()
-  await channel.assertQueue('tinkoff_payments', { durable: true })
-  channel.sendToQueue('tinkoff_payments', Buffer.from(JSON.stringify(body)), { persistent: true })
+  await channel.assertQueue(queue, { durable: true })
+  channel.sendToQueue(queue, Buffer.from(JSON.stringify(body)), { persistent: true })
   await channel.close()
   await connection.close()
   return { ok: true }

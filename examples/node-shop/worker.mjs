@@ -3,6 +3,7 @@
 import amqp from 'amqplib'
 
 const broker = process.env.RABBITMQ_URL ?? 'amqp://localhost'
+const queue = process.env.QUEUE ?? 'tinkoff_payments'
 const shop = process.env.SHOP_URL ?? 'http://localhost:3000'
 
 async function updateOrderStatus(order) {
@@ -16,9 +17,9 @@ async function updateOrderStatus(order) {
 
 const connection = await amqp.connect(broker)
 const channel = await connection.createChannel()
-await channel.assertQueue('tinkoff_payments', { durable: true })
+await channel.assertQueue(queue, { durable: true })
 await channel.prefetch(1)
-await channel.consume('tinkoff_payments', async (message) => {
+await channel.consume(queue, async (message) => {
   if (message === null) return
   try {
     const payment = JSON.parse(message.content.toString())

@@ -19,27 +19,25 @@ from tests.databases import opened
 from tests.services.node import Node
 from tests.services.server import free_port
 
-QUEUE = "tinkoff_payments"
 PATH = "/api/tinkoff-callback"
 TERMINAL = {"OPLATA_TERMINAL_KEY": "TestDEMO", "OPLATA_TERMINAL_PASSWORD": "open-sesame"}
 WAIT_S = 40.0
 
 
 @pytest.fixture
-async def settings(amqp_url: str, postgres_url: str, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
-    """The program beside a queue of the shop's name, which is not there before and not after."""
-    names = [QUEUE, f"{QUEUE}.dead", f"{QUEUE}.retry.200"]
-    await delete(amqp_url, *names)
+async def settings(amqp_url: str, postgres_url: str, queue_name: str) -> AsyncIterator[dict[str, str]]:
+    """The program beside a queue of this test's own, as the shop declares it; it is not there afterwards."""
     yield {
         **TERMINAL,
         "OPLATA_QUEUE_URL": amqp_url,
-        "OPLATA_QUEUE_NAME": QUEUE,
+        "OPLATA_QUEUE_NAME": queue_name,
         "OPLATA_QUEUE_DECLARE": "passive",
         "OPLATA_QUEUE_RETRY_DELAYS_MS": "200",
         "OPLATA_DATABASE_URL": postgres_url,
         "RABBITMQ_URL": amqp_url,
+        "QUEUE": queue_name,
     }
-    await delete(amqp_url, *names)
+    await delete(amqp_url, queue_name, f"{queue_name}.dead", f"{queue_name}.retry.200")
 
 
 @pytest.fixture
