@@ -37,13 +37,13 @@ async def wait(deadlines: Deadlines, wait_s: float) -> tuple[str, int]:
 
 
 def test_each_wait_has_its_own_end() -> None:
-    async def three() -> list[tuple[str, int]]:
+    async def three() -> tuple[tuple[str, int], ...]:
         deadlines = Deadlines(50)
         first = asyncio.create_task(wait(deadlines, 1000))
         await asyncio.sleep(30)
         return await asyncio.gather(first, wait(deadlines, 1000), wait(deadlines, 10))
 
-    assert [("late", 50), ("late", 50), ("in time", 10)] == lived(three())
+    assert (("late", 50), ("late", 50), ("in time", 10)) == tuple(lived(three()))
 
 
 def test_a_limit_that_is_over_ends_nothing() -> None:
