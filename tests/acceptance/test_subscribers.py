@@ -16,6 +16,7 @@ import pytest
 from oplata.errors import DatabaseUnavailable
 from oplata.orders.buyer import BuyerTokens
 from oplata.orders.commands import Orders
+from oplata.orders.doorkeeper import BUYER_STREAMS
 from oplata.orders.keys import Keys
 from oplata.orders.scopes import Scope
 from oplata.storage.engine import Database
@@ -137,6 +138,33 @@ async def test_callbacks_are_taken_beside_as_many_subscribers_as_may_be(tmp_path
             await stopped(serve)
     assert answers == ["OK"] * 5
     assert any("-32603" in refusal for refusal in late.refusals)
+
+
+async def test_one_buyer_cannot_take_the_streams_of_all_others(tmp_path: Path, free_port: int) -> None:
+    url = f"sqlite:///{tmp_path / 'oplata.db'}"
+    async with opened(url) as database:
+        await database.migrate()
+        await Keys(database).create("unused", Scope.READ, who="test")
+        for order_id in ("1", "2"):
+            await Orders(database).register(order_id, 100)
+    with running("serve", "--port", str(free_port), cwd=tmp_path, **settings(url)) as serve:
+        await asyncio.to_thread(serve.line, "oplata serve is ready")
+        token, others = (BuyerTokens([SIGNING.encode()]).mint(order_id)[0] for order_id in ("1", "2"))
+        rng = random.Random(1)
+        crowd = [Subscriber(free_port, token, "1", rng) for _ in range(BUYER_STREAMS + 1)]
+        another = Subscriber(free_port, others, "2", rng)
+        tasks = [asyncio.create_task(each.run()) for each in (*crowd, another)]
+        await until("all but one are told", lambda: sum(bool(each.ids) for each in crowd) == BUYER_STREAMS)
+        await until("one is told to come again", lambda: any(each.refusals for each in crowd))
+        await until("another buyer is told", lambda: another.ids)
+        [late] = [each for each in crowd if each.refusals]
+        assert (late.ids, another.refusals.total()) == ([], 0)
+        assert all("SERVICE_UNAVAILABLE" in refusal for refusal in late.refusals)
+        tasks[next(place for place, each in enumerate(crowd) if each is not late)].cancel()
+        await until("the place of one who left is taken", lambda: late.ids)
+        for task in tasks:
+            task.cancel()
+        await stopped(serve)
 
 
 async def test_a_stream_ends_with_the_token_or_the_key_that_opened_it(tmp_path: Path, free_port: int) -> None:

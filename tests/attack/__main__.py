@@ -21,6 +21,7 @@ async def attack(at: Target, scale: float) -> list[tuple[str, str]]:
     for each in TRIES:
         async with asyncio.timeout(TRY_TIMEOUT_S):
             told.append((each.__name__, await each(at, scale)))
+        assert at.words_of_strangers() == 0, each.__name__
         sys.stdout.write(f"{told[-1][0]}: {(each.__doc__ or '').strip()}\n    {told[-1][1]}\n")
         sys.stdout.flush()
     return told

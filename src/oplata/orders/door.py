@@ -19,6 +19,7 @@ BODY_TIMEOUT_S = 5.0
 BATCH_CALLS = 50
 PING_S = 15.0
 DRAIN_TRIES, DRAIN_PAUSE_S = 20, 0.05
+POLICY_VIOLATION = 1008
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -54,7 +55,11 @@ class Door:
         self.rpc = RpcApp(router, settings, cors=Cors(origins=tuple(origins)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request. There are no WebSockets here: a key is looked at, and counted, with each request."""
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
 
         # It is called for every event of every stream, so it hands on what is to be awaited and awaits nothing itself.
         def send_guarded(message: Message) -> Awaitable[None]:

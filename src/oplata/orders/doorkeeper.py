@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -34,6 +35,9 @@ LOOKUPS = 4
 
 LOOKUP_TIMEOUT_S = 5.0
 USED_EVERY_MS = 60_000
+BUYER_STREAMS = 16
+"""So many streams may be open for one order with buyers' tokens: one buyer must not take those of all the others."""
+
 MAX_CREDENTIAL_LENGTH = 600
 
 _log = structlog.get_logger("oplata.orders")
@@ -94,6 +98,7 @@ class Doorkeeper:
         self._unwritten: dict[str, int] = {}
         self._writing: asyncio.Task[None] | None = None
         self._streams: dict[str, set[asyncio.Task[object]]] = {}
+        self._buyer_streams: Counter[str] = Counter()
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -139,7 +144,8 @@ class Doorkeeper:
             raise self._wrong("buyer", address)
         _grant(self._buyers, claim.order_id, calls, request)
         left_s = (claim.expires_at_ms - self._now_ms()) / 1000
-        return Visitor(self._shop, "buyer", None, order_id=claim.order_id, hold=partial(ended_at, left_s))
+        hold = partial(self._held_by_buyer, claim.order_id, left_s)
+        return Visitor(self._shop, "buyer", None, order_id=claim.order_id, hold=hold)
 
     async def _holder(self, request: ContextRequest, key: str, address: str, calls: int) -> Visitor:
         digest = digest_of(key) if len(key) <= MAX_CREDENTIAL_LENGTH else _NO_DIGEST
@@ -186,11 +192,15 @@ class Doorkeeper:
             raise RpcError("TOO_MANY_REQUESTS", "Too many wrong keys or tokens came from this address; wait a little.")
 
     def _wrong(self, kind: str, address: str, key_id: str | None = None) -> RpcError:
-        # Bounded by the bucket, so that nobody fills a disk with our lines.
-        self._failures.take(address)
-        _log.warning(
-            "A wrong credential was refused.", action="door.credential_refused", kind=kind, source=address, id=key_id
-        )
+        # Only what the bucket grants is logged: many that come at the same moment must not fill a disk with our lines.
+        if self._failures.take(address):
+            _log.warning(
+                "A wrong credential was refused.",
+                action="door.credential_refused",
+                kind=kind,
+                source=address,
+                id=key_id,
+            )
         return RpcError("UNAUTHORIZED", "This key or token opens nothing here: it is wrong, revoked or has expired.")
 
     def _note_use(self, row: KeyRow) -> None:
@@ -215,6 +225,19 @@ class Doorkeeper:
                 for key_id in times:
                     self._used.pop(key_id, None)  # The next use is written again.
                 _log.info("When keys were used was not noted.", action="door.key_use", error=describe(error))
+
+    @contextlib.contextmanager
+    def _held_by_buyer(self, order_id: str, left_s: float) -> Iterator[None]:
+        if self._buyer_streams[order_id] >= BUYER_STREAMS:
+            raise RpcError("SERVICE_UNAVAILABLE", "As many watch this order as may; come again.")
+        self._buyer_streams[order_id] += 1
+        try:
+            with ended_at(left_s):
+                yield
+        finally:
+            self._buyer_streams[order_id] -= 1
+            if not self._buyer_streams[order_id]:
+                del self._buyer_streams[order_id]
 
     @contextlib.contextmanager
     def _held(self, key_id: str) -> Iterator[None]:

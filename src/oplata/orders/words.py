@@ -67,10 +67,11 @@ async def _held(uow: UnitOfWork, order_id: str, speech: Speech, at_ms: int) -> O
     """The registered order, locked."""
     if len(speech.why or "") > MAX_REASON_LENGTH:
         raise OrderError(f"a reason has at most {MAX_REASON_LENGTH} characters")
-    order = (await uow.orders.lock([order_id], at_ms))[order_id]
-    if order.amount_kopecks is None:
+    known = await uow.orders.get(order_id)
+    if known is None or known.amount_kopecks is None:
+        # Before the lock, which would make a row of an order that nobody knows.
         raise OrderNotFound(f"order {order_id} is not registered, so nothing can be said of it")
-    return order
+    return (await uow.orders.lock([order_id], at_ms))[order_id]
 
 
 async def _tell(
