@@ -77,10 +77,12 @@ def works(*bodies: bytes, headers: dict[str, HeaderValue] | None = None, at_ms: 
     return batch.works
 
 
-async def apply_all(database: Database, *bodies: bytes, at_ms: int = NOW_MS) -> Applied:
+async def apply_all(
+    database: Database, *bodies: bytes, headers: dict[str, HeaderValue] | None = None, at_ms: int = NOW_MS
+) -> Applied:
     """Apply these callbacks in one transaction."""
     async with database.unit_of_work() as uow:
-        applied = await apply(uow, works(*bodies, at_ms=at_ms), at_ms)
+        applied = await apply(uow, works(*bodies, headers=headers, at_ms=at_ms), at_ms)
         await uow.commit()
     return applied
 

@@ -236,6 +236,12 @@ def test_nothing_that_a_terminal_obeys_is_printed() -> None:
     assert printable("a\x1b[2J\x07я\u202e\n\tb") == "a\\x1b[2J\\x07я\\u202e\n\tb"
 
 
+def test_an_amount_of_thousands_is_printed_as_it_is_written(tmp_path: Path) -> None:
+    oplata("migrate", cwd=tmp_path)
+    registered = oplata("orders", "register", "--order-id", "A-1", "--amount", "1234567", cwd=tmp_path)
+    assert registered.stdout == "A-1  pending  12\N{NO-BREAK SPACE}345.67 RUB\n"
+
+
 def test_a_moment_is_a_time_or_an_age() -> None:
     read = Moment().convert
     now_ms = time.time_ns() // 1_000_000

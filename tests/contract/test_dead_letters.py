@@ -64,7 +64,7 @@ async def bury(
 
 async def letters(database: Database, wanted: Wanted = Wanted(state=None)) -> list[Buried]:  # noqa: B008  It is frozen.
     async with database.unit_of_work(read_only=True) as uow:
-        return await uow.dead_letters.search(wanted, limit=1000)
+        return (await uow.dead_letters.search(wanted, limit=1000)).rows
 
 
 async def redriven(

@@ -8,7 +8,8 @@ import pytest
 
 from oplata.domain.status import OrderStatus
 from oplata.errors import MoneyError, OrderError, OrderNotFound
-from oplata.orders.commands import MAX_LISTED, Orders
+from oplata.orders.commands import Orders
+from oplata.orders.paging import MAX_LISTED
 from oplata.orders.views import OrderView
 from oplata.storage.engine import Database
 from tests.databases import NOW_MS, ORDER_KOPECKS, apply_all, assert_log_is_whole, callback, select_all

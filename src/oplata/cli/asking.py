@@ -11,6 +11,7 @@ import msgspec
 from oplata.cli.letters import printable
 from oplata.cli.lifetime import run_loop
 from oplata.cli.rooms import opened_database
+from oplata.domain.money import format_rubles
 from oplata.settings import Settings
 from oplata.storage.engine import Database
 
@@ -33,9 +34,14 @@ def tell(items: Iterable[T], as_json: bool, as_line: Callable[[T], str]) -> None
         click.echo(msgspec.json.encode(item).decode() if as_json else printable(as_line(item)))
 
 
+def rubles(amount_kopecks: int | None) -> str:
+    """An amount as text, also one that is not there."""
+    return "no amount" if amount_kopecks is None else f"{format_rubles(amount_kopecks)} RUB"
+
+
 def tell_more(next_cursor: str | None, as_json: bool) -> None:
     """Say how to get what follows, on standard error, where it is in nobody's way."""
     if next_cursor is not None and not as_json:
-        click.echo(f"there are more: --cursor {next_cursor}", err=True)
+        click.echo(f"there may be more: --cursor {next_cursor}", err=True)
     elif next_cursor is not None:
         click.echo(msgspec.json.encode({"nextCursor": next_cursor}).decode(), err=True)

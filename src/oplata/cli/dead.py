@@ -10,7 +10,7 @@ import click
 from oplata.cli.moment import Moment
 
 if TYPE_CHECKING:
-    from oplata.storage.dead_letters import Buried, Wanted
+    from oplata.storage.dead_letters import Wanted
     from oplata.storage.settling import Act
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -69,35 +69,36 @@ def dead() -> None:
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
 @_with(*_FILTERS)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@click.option("--cursor", metavar="TEXT", help="Where the page before ended.")
 @_as_json
-def list_(ids: tuple[int, ...], limit: int, as_json: bool, **filters: Any) -> None:
+def list_(ids: tuple[int, ...], limit: int, cursor: str | None, as_json: bool, **filters: Any) -> None:
     """List dead letters, last seen first: those with the given IDs, or all that the filters leave.
 
     A terminal and an order that nobody verified are marked: they are what the body claims.
     """
+    from oplata.cli.asking import ask, tell, tell_more
     from oplata.cli.letters import as_line
-    from oplata.orders.letters import line
+    from oplata.orders.letters import Letters
 
-    for buried in _run_search(_wanted(ids, **filters), limit):
-        click.echo(_json(line(buried)) if as_json else as_line(line(buried)))
+    wanted = _wanted(ids, **filters)
+    page = ask(lambda database: Letters(database).page(wanted, limit=limit, cursor=cursor))
+    tell(page.items, as_json, as_line)
+    tell_more(page.next_cursor, as_json)
 
 
 @dead.command(short_help="Show one dead letter with its body.")
 @click.argument("letter_id", type=int, metavar="ID")
 @_as_json
-def show(letter_id: int, as_json: bool) -> int:
+def show(letter_id: int, as_json: bool) -> None:
     """Show the dead letter ID: reason, traceback, headers and body. Exit code 1 when there is none.
 
     Tokens are hidden and card numbers masked. A body that is no text is shown as base64.
     """
+    from oplata.cli.asking import ask, tell
     from oplata.cli.letters import as_page
-    from oplata.orders.letters import page
-    from oplata.storage.dead_letters import Wanted
+    from oplata.orders.letters import Letters
 
-    found = _run_search(Wanted(ids=[letter_id], state=None), 1)
-    for buried in found:
-        click.echo(_json(page(buried)) if as_json else as_page(page(buried)))
-    return 0 if found else _absent([letter_id])
+    tell([ask(lambda database: Letters(database).get(letter_id))], as_json, as_page)
 
 
 @dead.command(short_help="Send dead letters through the queue again.")
@@ -203,21 +204,3 @@ def _absent(ids: Any) -> int:
     for letter_id in sorted(ids):
         click.echo(f"oplata: there is no dead letter {letter_id} in that state.", err=True)
     return 1 if ids else 0
-
-
-def _run_search(wanted: Wanted, limit: int) -> list[Buried]:
-    from oplata.cli.lifetime import run_loop
-    from oplata.cli.rooms import opened_database
-    from oplata.settings import Settings
-
-    async def inside() -> list[Buried]:
-        async with opened_database(Settings.load()) as database, database.unit_of_work(read_only=True) as uow:
-            return await uow.dead_letters.search(wanted, limit=limit)
-
-    return run_loop(inside())
-
-
-def _json(shown: object) -> str:
-    import msgspec
-
-    return msgspec.json.encode(shown).decode()

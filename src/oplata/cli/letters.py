@@ -5,6 +5,9 @@ from __future__ import annotations
 from oplata.cli.moment import said
 from oplata.orders.letters import LetterLine, LetterPage
 
+_HARMLESS = "\n\t\N{NO-BREAK SPACE}"
+"""What a terminal may be given although it is not printable in Python's sense: the last stands in amounts."""
+
 
 def as_line(shown: LetterLine) -> str:
     """One line of text."""
@@ -38,7 +41,7 @@ def as_page(shown: LetterPage) -> str:
 def printable(text: str) -> str:
     """The text without anything that a terminal takes for an order; anybody may have written it."""
     return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape", "replace").decode()
+        each if each.isprintable() or each in _HARMLESS else each.encode("unicode_escape", "replace").decode()
         for each in text
     )
 

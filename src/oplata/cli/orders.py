@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +10,7 @@ from oplata.cli.moment import Moment
 from oplata.domain.status import OrderStatus
 
 if TYPE_CHECKING:
-    from oplata.orders.commands import Orders
     from oplata.orders.views import OrderView
-
-T = TypeVar("T")
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; one object a line.")
 
@@ -35,11 +30,10 @@ def orders() -> None:
 @_as_json
 def register(order_id: str, amount: int, as_json: bool) -> None:
     """Register an order with its amount. Repeating it is harmless; another amount for the same order is refused."""
+    from oplata.cli.asking import ask
+    from oplata.orders.commands import Orders
 
-    async def act(found: Orders) -> OrderView:
-        return await found.register(order_id, amount)
-
-    _show(_run(act), as_json)
+    _show(ask(lambda database: Orders(database).register(order_id, amount)), as_json)
 
 
 @orders.command(short_help="Show one order with its payments.")
@@ -47,11 +41,10 @@ def register(order_id: str, amount: int, as_json: bool) -> None:
 @_as_json
 def show(order_id: str, as_json: bool) -> None:
     """Show the order ORDER_ID with its payments and receipts. Exit code 1 when no such order is registered."""
+    from oplata.cli.asking import ask
+    from oplata.orders.commands import Orders
 
-    async def act(found: Orders) -> OrderView:
-        return await found.get(order_id)
-
-    _show(_run(act), as_json)
+    _show(ask(lambda database: Orders(database).get(order_id)), as_json)
 
 
 @orders.command(short_help="Say what an order is.")
@@ -66,12 +59,12 @@ def status(order_id: str, status: str, why: str | None, who: str | None, as_json
     It does not go back, and what the bank holds paid stays paid. What was said by mistake is taken back with
     `oplata orders withdraw`.
     """
+    from oplata.cli.asking import ask
     from oplata.cli.rooms import os_user
+    from oplata.orders.commands import Orders
 
-    async def act(found: Orders) -> OrderView:
-        return await found.update_status(order_id, OrderStatus(status), who=who or os_user(), why=why)
-
-    _show(_run(act), as_json)
+    said = OrderStatus(status)
+    _show(ask(lambda database: Orders(database).update_status(order_id, said, who=who or os_user(), why=why)), as_json)
 
 
 @orders.command(short_help="Take back what was said of an order.")
@@ -81,12 +74,11 @@ def status(order_id: str, status: str, why: str | None, who: str | None, as_json
 @_as_json
 def withdraw(order_id: str, why: str, who: str | None, as_json: bool) -> None:
     """Take back what was said of the order ORDER_ID, so that it is again what its payments make it."""
+    from oplata.cli.asking import ask
     from oplata.cli.rooms import os_user
+    from oplata.orders.commands import Orders
 
-    async def act(found: Orders) -> OrderView:
-        return await found.withdraw_status(order_id, who=who or os_user(), why=why)
-
-    _show(_run(act), as_json)
+    _show(ask(lambda database: Orders(database).withdraw_status(order_id, who=who or os_user(), why=why)), as_json)
 
 
 @orders.command(short_help="Print changes as they come.")
@@ -114,13 +106,12 @@ def watch(order_id: str | None, after: str | None, as_json: bool) -> None:
 )
 def buyer_token(order_id: str, lifetime_s: int) -> None:
     """Print a token with which a browser may get and watch the order ORDER_ID, and nothing else, for a while."""
+    from oplata.cli.asking import ask
     from oplata.orders.buyer import BuyerTokens
+    from oplata.orders.commands import Orders
     from oplata.settings import Settings
 
-    async def act(found: Orders) -> OrderView:
-        return await found.get(order_id)
-
-    _run(act)
+    ask(lambda database: Orders(database).get(order_id))
     keys = [key.get_secret_value().encode() for key in Settings.load().buyer_token_keys]
     click.echo(BuyerTokens(keys).mint(order_id, lifetime_s)[0])
 
@@ -132,7 +123,7 @@ def buyer_token(order_id: str, lifetime_s: int) -> None:
 )
 @click.option("--until", type=Moment(), help="First heard of before then.")
 @click.option("--review/--no-review", default=None, help="Only those that a person must look at, or only the others.")
-@click.option("--text", metavar="BEGINNING", help="Only orders whose id begins so.")
+@click.option("--text", metavar="PART", help="Only orders in whose id this stands.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
 @click.option("--after", metavar="ORDER_ID", help="The last order of the page before.")
 @_as_json
@@ -147,69 +138,35 @@ def list_(
     as_json: bool,
 ) -> None:
     """List orders, newest first. Orders that only payments name are among them, as unregistered."""
+    from oplata.cli.asking import ask, tell
+    from oplata.orders.commands import Orders
     from oplata.storage.orders import Filter
 
-    wanted = Filter(status=status, since_ms=since, until_ms=until, review=review, beginning=text)
-
-    async def act(found: Orders) -> list[OrderView]:
-        return await found.list(wanted, limit=limit, after=after)
-
-    for view in _run(act):
-        click.echo(_json(view) if as_json else _line(view))
-
-
-def _run(act: Callable[[Orders], Awaitable[T]]) -> T:
-    from oplata.cli.lifetime import run_loop
-
-    async def inside() -> T:
-        async with _opened() as found:
-            return await act(found)
-
-    return run_loop(inside())
-
-
-@asynccontextmanager
-async def _opened() -> AsyncIterator[Orders]:
-    from oplata.orders.commands import Orders
-    from oplata.settings import Settings
-    from oplata.settings.stores import database_of
-
-    database = database_of(Settings.load())
-    await database.start()
-    try:
-        await database.check()
-        yield Orders(database)
-    finally:
-        await database.stop()
+    wanted = Filter(status=status, since_ms=since, until_ms=until, review=review, text=text)
+    tell(ask(lambda database: Orders(database).list(wanted, limit=limit, after=after)), as_json, _line)
 
 
 def _show(view: OrderView, as_json: bool) -> None:
-    if as_json:
-        click.echo(_json(view))
-        return
-    click.echo(_line(view))
+    from oplata.cli.asking import tell
+
+    tell([view], as_json, _page)
+
+
+def _page(view: OrderView) -> str:
+    from oplata.cli.asking import rubles
+
+    lines = [_line(view)]
     for payment in view.payments:
         note = f"  REVIEW: {payment.review}" if payment.review else ""
-        click.echo(f"  payment {payment.payment_id}  {payment.status}  {_rubles(payment.amount)}{note}")
+        lines.append(f"  payment {payment.payment_id}  {payment.status}  {rubles(payment.amount)}{note}")
     for receipt in view.receipts:
-        click.echo(f"  receipt {receipt.type or ''}  {_rubles(receipt.amount)}  {receipt.url or ''}".rstrip())
+        lines.append(f"  receipt {receipt.type or ''}  {rubles(receipt.amount)}  {receipt.url or ''}".rstrip())
+    return "\n".join(lines)
 
 
 def _line(view: OrderView) -> str:
-    from oplata.cli.letters import printable
+    from oplata.cli.asking import rubles
 
     note = f"  REVIEW: {view.review}" if view.review else ""
     word = "" if view.word is None else f"  ({view.word.said_by} said {view.word.status})"
-    return printable(f"{view.order_id}  {view.status}  {_rubles(view.amount)}{word}{note}")
-
-
-def _rubles(amount_kopecks: int | None) -> str:
-    from oplata.domain.money import format_rubles
-
-    return "no amount" if amount_kopecks is None else f"{format_rubles(amount_kopecks)} RUB"
-
-
-def _json(view: OrderView) -> str:
-    import msgspec
-
-    return msgspec.json.encode(view).decode()
+    return f"{view.order_id}  {view.status}  {rubles(view.amount)}{word}{note}"

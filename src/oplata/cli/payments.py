@@ -46,24 +46,18 @@ def list_(
 @_as_json
 def show(terminal_key: str, payment_id: str, as_json: bool) -> None:
     """Show the payment PAYMENT_ID of the terminal TERMINAL_KEY with every fact that the bank told of it."""
-    from oplata.cli.asking import ask, tell
+    from oplata.cli.asking import ask, rubles, tell
     from oplata.orders.payments import Payments
 
     page = ask(lambda database: Payments(database).get(payment_id, terminal_key))
     tell([page], as_json, _line)
     if not as_json:
-        tell(
-            page.facts, False, lambda fact: f"  {fact.status or '-'}  {_rubles(fact.amount)}  callback {fact.callback}"
-        )
+        tell(page.facts, False, lambda fact: f"  {fact.status or '-'}  {rubles(fact.amount)}  callback {fact.callback}")
 
 
 def _line(line: PaymentLine) -> str:
+    from oplata.cli.asking import rubles
+
     note = f"  REVIEW: {line.review}" if line.review else ""
     whose = f"order {line.order_id or '-'}"
-    return f"{line.terminal_key}  {line.payment_id}  {line.status}  {_rubles(line.amount)}  {whose}{note}"
-
-
-def _rubles(amount_kopecks: int | None) -> str:
-    from oplata.domain.money import format_rubles
-
-    return "no amount" if amount_kopecks is None else f"{format_rubles(amount_kopecks)} RUB"
+    return f"{line.terminal_key}  {line.payment_id}  {line.status}  {rubles(line.amount)}  {whose}{note}"

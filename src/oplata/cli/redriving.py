@@ -10,7 +10,7 @@ import msgspec
 from oplata.bank.keyring import Keyring
 from oplata.cli.letters import as_line, printable
 from oplata.cli.rooms import opened_database, opened_queue
-from oplata.orders.letters import line
+from oplata.orders.letters import line, movement
 from oplata.settings import Settings
 from oplata.storage.dead_letters import Wanted
 from oplata.storage.settling import Act, Move, Outcome, Prospect
@@ -54,7 +54,7 @@ async def rehearse(wanted: Wanted, limit: int, as_json: bool) -> set[int]:
         async for trial in Redrive(database).rehearse(keyring, wanted, limit=limit):
             for prospect in trial.prospects:
                 seen.add(prospect.letter.id)
-                counts[_would(prospect)] += 1
+                counts[prospect.would] += 1
                 click.echo(_prospect_json(prospect) if as_json else _prospect_text(prospect))
             for move in trial.moves:
                 click.echo(_move_json(move) if as_json else _move_text(move))
@@ -77,12 +77,6 @@ async def _report(outcomes: AsyncIterator[Outcome], done: str, as_json: bool) ->
         if not as_json:
             click.echo(f"{settled} {done}" + (f", {len(seen) - settled} {LEFT}" if len(seen) > settled else ""))
     return seen
-
-
-def _would(prospect: Prospect) -> str:
-    if prospect.buried_again is not None:
-        return "bury"
-    return "apply" if prospect.fresh else "repeat"
 
 
 def _outcome_text(outcome: Outcome, done: str) -> str:
@@ -108,13 +102,13 @@ def _prospect_text(prospect: Prospect) -> str:
         "repeat": "is known already and would change nothing",
         "bury": f"would end here again: {prospect.buried_again}",
     }
-    return printable(f"{prospect.letter.id:>6}  {words[_would(prospect)]}")
+    return printable(f"{prospect.letter.id:>6}  {words[prospect.would]}")
 
 
 def _prospect_json(prospect: Prospect) -> str:
     shown = {
         "id": prospect.letter.id,
-        "would": _would(prospect),
+        "would": prospect.would,
         "orderId": prospect.order_id,
         "detail": prospect.buried_again,
     }
@@ -127,5 +121,4 @@ def _move_text(move: Move) -> str:
 
 
 def _move_json(move: Move) -> str:
-    shown = {"orderId": move.order_id, "before": move.before, "after": move.after, "review": move.review}
-    return msgspec.json.encode(shown).decode()
+    return msgspec.json.encode(movement(move)).decode()

@@ -6,11 +6,9 @@ from typing import Any
 
 import msgspec
 
-from oplata.orders.paging import Page, cursor_at, place_of
+from oplata.orders.paging import Page, page_of, place_of, within
 from oplata.storage.audit import Noted
 from oplata.storage.engine import Database
-
-MAX_LISTED = 1000
 
 
 class AuditLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -41,17 +39,12 @@ class AuditTrail:
         cursor: str | None = None,
     ) -> Page[AuditLine]:
         """The latest of these acts. Raises ``OrderError`` for a wrong cursor."""
-        before_id = None if cursor is None else place_of(cursor, tuple[int])[0]
-        limit = min(max(limit, 1), MAX_LISTED)
+        place = place_of(cursor, tuple[int])
         async with self._database.unit_of_work(read_only=True) as uow:
             found = await uow.audit.search(
-                subject=subject, actor=actor, action=action, limit=limit + 1, before_id=before_id
+                subject=subject, actor=actor, action=action, limit=within(limit), before=place
             )
-        more = len(found) > limit
-        return Page(
-            items=[_line(each) for each in found[:limit]],
-            next_cursor=cursor_at(found[limit - 1].id) if more else None,
-        )
+        return page_of([_line(each) for each in found.rows], found.behind)
 
 
 def _line(noted: Noted) -> AuditLine:

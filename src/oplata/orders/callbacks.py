@@ -6,12 +6,10 @@ import msgspec
 
 from oplata.bank.masking import shown_body
 from oplata.errors import NotFound
-from oplata.orders.paging import Page, cursor_at, place_of
+from oplata.orders.paging import Page, page_of, place_of, within
 from oplata.storage.archive import ArchivedCallback
 from oplata.storage.engine import Database
 from oplata.storage.unit_of_work import UnitOfWork
-
-MAX_LISTED = 1000
 
 
 class CallbackLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -73,20 +71,18 @@ class Callbacks:
         cursor: str | None = None,
     ) -> Page[CallbackLine]:
         """Those first seen last. Raises ``OrderError`` for a wrong cursor."""
-        place = None if cursor is None else place_of(cursor, tuple[int, str])
-        limit = min(max(limit, 1), MAX_LISTED)
+        place = place_of(cursor, tuple[int, str])
         async with self._database.unit_of_work(read_only=True) as uow:
             found = await uow.archive.search(
                 order_id=order_id,
                 source=source,
                 since_ms=since_ms,
                 until_ms=until_ms,
-                limit=limit + 1,
+                limit=within(limit),
                 before=place,
             )
-            items = await _lines(uow, found[:limit])
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(items=items, next_cursor=None if last is None else cursor_at(last.first_seen_at_ms, last.digest))
+            items = await _lines(uow, found.rows)
+        return page_of(items, found.behind)
 
     async def get(self, callback_id: str) -> CallbackPage:
         """One callback. Raises ``NotFound``."""

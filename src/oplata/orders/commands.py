@@ -10,7 +10,7 @@ from oplata.domain.money import kopecks
 from oplata.domain.status import OrderStatus
 from oplata.errors import Contention, OrderError, OrderNotFound
 from oplata.orders.clock import wall_clock_ms
-from oplata.orders.paging import Page, cursor_at, place_of
+from oplata.orders.paging import Page, page_of, place_of, within
 from oplata.orders.views import OrderView, PaymentView, views_of
 from oplata.orders.words import Speech, say, take_back
 from oplata.storage.engine import Database
@@ -20,7 +20,6 @@ from oplata.storage.verdicts import reach_verdicts
 MAX_ORDER_ID_LENGTH = 36
 """The bank takes no longer one in Init."""
 
-MAX_LISTED = 1000
 _TRIES = 5
 
 T = TypeVar("T")
@@ -76,29 +75,33 @@ class Orders:
 
     async def page(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[OrderView]:
         """The newest of these orders, and the cursor of those after them. Raises ``OrderError`` for a wrong cursor."""
-        place = None if cursor is None else place_of(cursor, tuple[int, str])
-        limit = min(max(limit, 1), MAX_LISTED)
+        place = place_of(cursor, tuple[int, str])
         async with self._database.unit_of_work(read_only=True) as uow:
-            rows = await uow.orders.search(wanted, limit=limit + 1, before=place)
-            items = await views_of(uow, rows[:limit])
-        last = rows[limit - 1] if len(rows) > limit else None
-        return Page(items=items, next_cursor=None if last is None else cursor_at(last.created_at_ms, last.order_id))
+            found = await uow.orders.search(wanted, limit=within(limit), before=place)
+            items = await views_of(uow, found.rows)
+        return page_of(items, found.behind)
 
     async def list(
         self, wanted: OrderStatus | Filter | None = None, *, limit: int = 100, after: str | None = None
     ) -> list[OrderView]:
         """Orders, newest first, at most ``limit``. ``after`` is the id of the last one of the page before.
 
-        Orders that only payments name are among them, as ``unregistered``.
+        Orders that only payments name are among them, as ``unregistered``. Unlike ``page`` it goes on until it has as
+        many, or has seen every order.
         """
+        limit = within(limit)
         async with self._database.unit_of_work(read_only=True) as uow:
             last = None if after is None else await uow.orders.get(after)
             if after is not None and last is None:
                 raise OrderNotFound(f"order {after} is not known, so there is no page after it")
-            before = None if last is None else (last.created_at_ms, last.order_id)
+            place = None if last is None else (last.created_at_ms, last.order_id)
             if not isinstance(wanted, Filter):
                 wanted = Filter(status=None if wanted is None else wanted.value)
-            rows = await uow.orders.search(wanted, limit=min(max(limit, 1), MAX_LISTED), before=before)
+            found = await uow.orders.search(wanted, limit=limit, before=place)
+            rows = found.rows
+            while found.behind is not None and len(rows) < limit:
+                found = await uow.orders.search(wanted, limit=limit - len(rows), before=found.behind)
+                rows += found.rows
             return await views_of(uow, rows)
 
     async def _register(self, order_id: str, amount_kopecks: int) -> OrderView:
@@ -121,11 +124,9 @@ class Orders:
     async def _speak(self, order_id: str, act: Act, speech: Speech) -> OrderView:
         at_ms = self._now_ms()
         async with self._database.unit_of_work() as uow:
-            if await uow.orders.get(order_id) is None:
-                raise OrderNotFound(f"order {order_id} is not registered, so nothing can be said of it")
             await act(uow, order_id, speech, at_ms=at_ms)
             row = await uow.orders.get(order_id)
-            assert row is not None  # noqa: S101  It was there, and nothing deletes orders.
+            assert row is not None  # noqa: S101  It is locked by us.
             view = (await views_of(uow, [row]))[0]
             await uow.commit()
         return view

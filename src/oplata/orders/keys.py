@@ -14,13 +14,13 @@ import structlog
 
 from oplata.errors import AccessError, DatabaseUnavailable, KeyNotFound, SchemaError, SettingsError
 from oplata.orders.clock import wall_clock_ms
+from oplata.orders.paging import MAX_LISTED, within
 from oplata.orders.scopes import Scope
 from oplata.storage.audit import Entry
 from oplata.storage.engine import Database
 from oplata.storage.keys import KeyRow
 
 CHECK_TIMEOUT_S = 5.0
-MAX_LISTED = 1000
 MAX_NAME_LENGTH = 100
 _MAKE_ONE = (
     "Make one with `oplata keys create NAME --scope write`, after `oplata migrate`; or say --insecure if whoever "
@@ -102,7 +102,7 @@ class Keys:
     async def list(self, *, limit: int = MAX_LISTED) -> list[KeyView]:
         """The newest keys, those that open nothing any more among them."""
         async with self._database.unit_of_work(read_only=True) as uow:
-            return [_view(row) for row in await uow.keys.page(limit=min(max(limit, 1), MAX_LISTED))]
+            return [_view(row) for row in await uow.keys.page(limit=within(limit))]
 
     async def revoke(self, key_id: str, *, who: str, why: str) -> KeyView:
         """Let a key open nothing from now on. Raises ``KeyNotFound``; one that is revoked already stays as it is."""

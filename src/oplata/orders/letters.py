@@ -10,12 +10,11 @@ import msgspec
 from oplata.bank.masking import shown_body
 from oplata.errors import NotFound
 from oplata.observability.logging import redact, without_passwords
-from oplata.orders.paging import Page, cursor_at, place_of
+from oplata.orders.paging import Page, page_of, place_of, within
 from oplata.storage.dead_letters import Buried, Wanted
 from oplata.storage.engine import Database
-from oplata.storage.settling import Act, Outcome, Prospect, Trial
+from oplata.storage.settling import Act, Move, Outcome, Prospect, Trial
 
-MAX_LISTED = 1000
 MAX_SETTLED = 1000
 """So many are redriven or discarded by one call; whoever has more calls again."""
 
@@ -86,6 +85,11 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     review: str | None
 
 
+def movement(move: Move) -> Movement:
+    """The move as it is shown."""
+    return Movement(order_id=move.order_id, before=move.before, after=move.after, review=move.review)
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What one call did to dead letters, or, in a dry run, would do."""
 
@@ -106,21 +110,15 @@ class Redriver(Protocol):
 class Letters:
     """The dead letters in this database."""
 
-    def __init__(self, database: Database, redriver: Redriver) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._redriver = redriver
 
     async def page(self, wanted: Wanted, *, limit: int = 100, cursor: str | None = None) -> Page[LetterLine]:
         """Those seen last first."""
-        place = None if cursor is None else place_of(cursor, tuple[int, int])
-        limit = min(max(limit, 1), MAX_LISTED)
+        place = place_of(cursor, tuple[int, int])
         async with self._database.unit_of_work(read_only=True) as uow:
-            found = await uow.dead_letters.search(wanted, limit=limit + 1, before=place)
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(
-            items=[line(each) for each in found[:limit]],
-            next_cursor=None if last is None else cursor_at(last.letter.seen_at_ms, last.id),
-        )
+            found = await uow.dead_letters.search(wanted, limit=within(limit), before=place)
+        return page_of([line(each) for each in found.rows], found.behind)
 
     async def get(self, letter_id: int) -> LetterPage:
         """One letter with its body, tokens hidden. Raises ``NotFound``."""
@@ -129,6 +127,13 @@ class Letters:
         if buried is None:
             raise NotFound(f"there is no dead letter {letter_id}")
         return page(buried)
+
+
+class Settling:
+    """What is done to dead letters, and what would come of it."""
+
+    def __init__(self, redriver: Redriver) -> None:
+        self._redriver = redriver
 
     async def redrive(self, wanted: Wanted, act: Act, *, limit: int = MAX_SETTLED, dry_run: bool = False) -> Settlement:
         """Send these through the queue again, oldest first. Raises the queue's errors; what was sent stays sent."""
@@ -140,11 +145,7 @@ class Letters:
         return Settlement(
             dry_run=True,
             letters=[_prospect(each) for trial in trials for each in trial.prospects],
-            orders=[
-                Movement(order_id=each.order_id, before=each.before, after=each.after, review=each.review)
-                for trial in trials
-                for each in trial.moves
-            ],
+            orders=[movement(each) for trial in trials for each in trial.moves],
         )
 
     async def discard(self, wanted: Wanted, act: Act, *, limit: int = MAX_SETTLED, dry_run: bool = False) -> Settlement:
@@ -167,8 +168,7 @@ def _settled_letter(buried: Buried, outcome: str, detail: str | None = None) -> 
 
 
 def _prospect(prospect: Prospect) -> SettledLetter:
-    outcome = "bury" if prospect.buried_again is not None else "apply" if prospect.fresh else "repeat"
-    return _settled_letter(prospect.letter, outcome, prospect.buried_again)
+    return _settled_letter(prospect.letter, prospect.would, prospect.buried_again)
 
 
 def _fields(buried: Buried) -> dict[str, Any]:

@@ -6,11 +6,9 @@ import msgspec
 
 from oplata.domain.events import Event
 from oplata.errors import NotFound
-from oplata.orders.paging import Page, cursor_at, place_of
+from oplata.orders.paging import Page, page_of, place_of, within
 from oplata.storage.engine import Database
 from oplata.storage.projection import Listed, Place
-
-MAX_LISTED = 1000
 
 
 class PaymentLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -57,17 +55,12 @@ class Payments:
         cursor: str | None = None,
     ) -> Page[PaymentLine]:
         """The newest of these payments. Raises ``OrderError`` for a wrong cursor."""
-        place: Place | None = None if cursor is None else place_of(cursor, Place)
-        limit = min(max(limit, 1), MAX_LISTED)
+        place = place_of(cursor, Place)
         async with self._database.unit_of_work(read_only=True) as uow:
             found = await uow.projection.search(
-                order_id=order_id, status=status, review=review, limit=limit + 1, before=place
+                order_id=order_id, status=status, review=review, limit=within(limit), before=place
             )
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(
-            items=[_line(each) for each in found[:limit]],
-            next_cursor=None if last is None else cursor_at(last.created_at_ms, *last.key),
-        )
+        return page_of([_line(each) for each in found.rows], found.behind)
 
     async def get(self, payment_id: str, terminal_key: str) -> PaymentPage:
         """One payment. Raises ``NotFound``."""

@@ -9,7 +9,7 @@ from oplata.orders.audit import AuditTrail
 from oplata.orders.buyer import BuyerTokens
 from oplata.orders.callbacks import Callbacks
 from oplata.orders.commands import Orders
-from oplata.orders.letters import Letters, Redriver
+from oplata.orders.letters import Letters, Redriver, Settling
 from oplata.orders.payments import Payments
 from oplata.orders.stats import Stats
 from oplata.orders.watching import Feed, Watching
@@ -24,6 +24,7 @@ class Shop:
     payments: Payments
     callbacks: Callbacks
     letters: Letters
+    settling: Settling
     audit: AuditTrail
     stats: Stats
     tokens: BuyerTokens
@@ -36,7 +37,8 @@ def shop_of(database: Database, redriver: Redriver, feed: Feed, token_keys: Sequ
         orders=Orders(database),
         payments=Payments(database),
         callbacks=Callbacks(database),
-        letters=Letters(database, redriver),
+        letters=Letters(database),
+        settling=Settling(redriver),
         audit=AuditTrail(database),
         stats=Stats(database),
         tokens=BuyerTokens(token_keys),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Executable, exists, func, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
 
+from oplata.storage.pages import Found, newest
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import callbacks, events
 
@@ -87,22 +89,26 @@ class Archive:
         until_ms: int | None,
         limit: int,
         before: tuple[int, str] | None,
-    ) -> list[ArchivedCallback]:
+    ) -> Found[ArchivedCallback]:
         """Those first seen last, newest first; ``before`` is the place of the last one of the page before."""
-        place = (callbacks.c.first_seen_at_ms, callbacks.c.digest)
-        statement = select(*_READ).order_by(*(each.desc() for each in place)).limit(limit)
+        along: list[ColumnElement[bool]] = []
         if order_id is not None:
-            named = exists().where(events.c.digest == callbacks.c.digest, events.c.order_id == order_id)
-            statement = statement.where(named)
-        if source is not None:
-            statement = statement.where(callbacks.c.source == source)
+            # EXISTS would have SQLite walk through the whole archive.
+            along.append(callbacks.c.digest.in_(select(events.c.digest).where(events.c.order_id == order_id)))
         if since_ms is not None:
-            statement = statement.where(callbacks.c.first_seen_at_ms >= since_ms)
+            along.append(callbacks.c.first_seen_at_ms >= since_ms)
         if until_ms is not None:
-            statement = statement.where(callbacks.c.first_seen_at_ms < until_ms)
-        if before is not None:
-            statement = statement.where(tuple_(*place) < before)
-        return [ArchivedCallback(**row) for row in (await self._session.execute(statement)).mappings()]
+            along.append(callbacks.c.first_seen_at_ms < until_ms)
+        found = await newest(
+            self._session,
+            _READ,
+            _PLACE,
+            along=along,
+            besides=() if source is None else (callbacks.c.source == source,),
+            before=before,
+            limit=limit,
+        )
+        return found.each(lambda row: ArchivedCallback(**row))
 
     async def page(
         self, after: tuple[int, str] | None, *, from_ms: int | None, to_ms: int | None, limit: int

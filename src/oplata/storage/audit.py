@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
+from oplata.storage.pages import Found, newest
 from oplata.storage.session import Session
 from oplata.storage.tables import audit
 
@@ -50,19 +51,23 @@ class Audit:
 
     async def newest(self, *, subject: str | None = None, limit: int) -> list[Entry]:
         """The latest entries, newest first; of one subject, or of all."""
-        noted = await self.search(subject=subject, actor=None, action=None, limit=limit, before_id=None)
+        noted = await self.search(subject=subject, actor=None, action=None, limit=limit, before=None)
         names = Entry.__struct_fields__
-        return [Entry(**{name: getattr(each, name) for name in names}) for each in noted]
+        return [Entry(**{name: getattr(each, name) for name in names}) for each in noted.rows]
 
     async def search(
-        self, *, subject: str | None, actor: str | None, action: str | None, limit: int, before_id: int | None
-    ) -> list[Noted]:
-        """The latest of these, newest first; ``before_id`` is the last one of the page before."""
-        statement = select(*audit.c).order_by(audit.c.id.desc()).limit(limit)
-        if before_id is not None:
-            statement = statement.where(audit.c.id < before_id)
-        for col, value in ((audit.c.subject, subject), (audit.c.actor, actor), (audit.c.action, action)):
-            if value is not None:
-                statement = statement.where(col == value)
-        rows = (await self._session.execute(statement)).mappings()
-        return [Noted(**{**row, "details": msgspec.json.decode(row["details"])}) for row in rows]
+        self, *, subject: str | None, actor: str | None, action: str | None, limit: int, before: tuple[int] | None
+    ) -> Found[Noted]:
+        """The latest of these, newest first; ``before`` is the id of the last one of the page before."""
+        found = await newest(
+            self._session,
+            tuple(audit.c),
+            (audit.c.id,),
+            along=() if subject is None else (audit.c.subject == subject,),
+            besides=[
+                col == value for col, value in ((audit.c.actor, actor), (audit.c.action, action)) if value is not None
+            ],
+            before=before,
+            limit=limit,
+        )
+        return found.each(lambda row: Noted(**{**row, "details": msgspec.json.decode(row["details"])}))

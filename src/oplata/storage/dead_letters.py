@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
+from oplata.storage.pages import Found, newest
 from oplata.storage.session import Session
 from oplata.storage.tables import dead_letters
 
@@ -107,22 +109,23 @@ class DeadLetters:
         for letter in sorted(letters, key=lambda each: each.fingerprint):
             await self._session.execute(statement, _row(letter))
 
-    async def search(self, wanted: Wanted, *, limit: int, before: tuple[int, int] | None = None) -> list[Buried]:
+    async def search(self, wanted: Wanted, *, limit: int, before: tuple[int, int] | None = None) -> Found[Buried]:
         """The most recently seen of these, newest first; ``before`` is when the last of a page was seen, and its id."""
         place = (dead_letters.c.last_seen_at_ms, dead_letters.c.id)
-        statement = _where(select(*_ALL), wanted)
-        if before is not None:
-            statement = statement.where(tuple_(*place) < before)
-        return await self._read(statement.order_by(*(each.desc() for each in place)).limit(limit))
+        found = await newest(
+            self._session, _ALL, place, along=_along(wanted), besides=_besides(wanted), before=before, limit=limit
+        )
+        return found.each(_buried)
 
     async def page(self, wanted: Wanted, *, after_id: int, limit: int) -> list[Buried]:
         """The next of these by id: what arrives meanwhile comes last, and nothing comes twice."""
-        statement = _where(select(*_ALL), wanted).where(dead_letters.c.id > after_id)
-        return await self._read(statement.order_by(dead_letters.c.id).limit(limit))
+        statement = select(*_ALL).where(*_along(wanted), *_besides(wanted), dead_letters.c.id > after_id)
+        rows = (await self._session.execute(statement.order_by(dead_letters.c.id).limit(limit))).mappings()
+        return [_buried(row) for row in rows]
 
     async def get(self, letter_id: int) -> Buried | None:
         """One of them, or None."""
-        return next(iter(await self.search(Wanted(ids=[letter_id], state=None), limit=1)), None)
+        return next(iter((await self.search(Wanted(ids=[letter_id], state=None), limit=1)).rows), None)
 
     async def settle(self, letters: Sequence[Buried], state: State, *, at_ms: int, by: str, why: str) -> frozenset[int]:
         """Set the state of those that are still as they were read, and return their ids.
@@ -141,7 +144,7 @@ class DeadLetters:
 
     async def newest(self, *, limit: int) -> list[tuple[int, DeadLetter]]:
         """The most recently seen of any state, with their ids."""
-        return [(each.id, each.letter) for each in await self.search(Wanted(state=None), limit=limit)]
+        return [(each.id, each.letter) for each in (await self.search(Wanted(state=None), limit=limit)).rows]
 
     async def count(self) -> int:
         """How many there are, of any state."""
@@ -158,25 +161,28 @@ class DeadLetters:
         statement = select(letters.c.reason, func.count().label("count")).group_by(letters.c.reason)
         return {row["reason"]: int(row["count"]) for row in (await self._session.execute(statement)).mappings()}
 
-    async def _read(self, statement: Select[tuple[object, ...]]) -> list[Buried]:
-        return [_buried(dict(row)) for row in (await self._session.execute(statement)).mappings()]
 
-
-def _where(statement: Select[tuple[object, ...]], wanted: Wanted) -> Select[tuple[object, ...]]:
+def _along(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """What an index leads to."""
     table = dead_letters.c
+    conditions: list[ColumnElement[bool]] = []
     if wanted.ids is not None:
-        statement = statement.where(table.id.in_(wanted.ids))
+        conditions.append(table.id.in_(wanted.ids))
     if wanted.since_ms is not None:
-        statement = statement.where(table.last_seen_at_ms >= wanted.since_ms)
+        conditions.append(table.last_seen_at_ms >= wanted.since_ms)
     if wanted.until_ms is not None:
-        statement = statement.where(table.last_seen_at_ms < wanted.until_ms)
-    equal = (
-        (table.reason, wanted.reason),
-        (table.terminal_key, wanted.terminal_key),
-        (table.order_id, wanted.order_id),
-        (table.state, None if wanted.state is None else wanted.state.value),
-    )
-    return statement.where(*(col == value for col, value in equal if value is not None))
+        conditions.append(table.last_seen_at_ms < wanted.until_ms)
+    if wanted.order_id is not None:
+        conditions.append(table.order_id == wanted.order_id)
+    if wanted.state is not None:
+        conditions.append(table.state == wanted.state.value)
+    return conditions
+
+
+def _besides(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """What has to be looked at row by row."""
+    equal = ((dead_letters.c.reason, wanted.reason), (dead_letters.c.terminal_key, wanted.terminal_key))
+    return [col == value for col, value in equal if value is not None]
 
 
 def _row(letter: DeadLetter) -> dict[str, object]:
@@ -197,7 +203,7 @@ def _row(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _buried(row: dict[str, object]) -> Buried:
+def _buried(row: RowMapping) -> Buried:
     # msgspec wants plain str names, and SQLAlchemy's are of a class of their own.
     fields = {str(name): value for name, value in row.items()}
     fields |= {

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Executable, exists, func, or_, select, tuple_, update
+from sqlalchemy import Executable, exists, func, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.domain.status import OrderStatus
+from oplata.storage.pages import Found, newest
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import orders, payments
 
@@ -16,9 +18,6 @@ _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_a
 _STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
 _ALL = tuple(orders.c)
 _NAMES = [col.name for col in _ALL]
-
-LAST_CHARACTER = "\U0010ffff"
-"""No text that continues another one stands behind that one with this at its end."""
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,14 +36,14 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which orders: all of what is given must hold. Times bound the creation, from the first up to the second.
 
-    ``review`` asks for those that a person must look at, or for the others; ``beginning`` is that of the id.
+    ``review`` asks for those that a person must look at, or for the others; ``text`` stands in the id, anywhere.
     """
 
     status: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
     review: bool | None = None
-    beginning: str | None = None
+    text: str | None = None
 
 
 class Orders:
@@ -135,23 +134,23 @@ class Orders:
         bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
         return {row["order_id"]: OrderRow(**row) for row in (await self._session.execute(statement, bound)).mappings()}
 
-    async def search(self, wanted: Filter, *, limit: int, before: tuple[int, str] | None) -> list[OrderRow]:
+    async def search(self, wanted: Filter, *, limit: int, before: tuple[Any, ...] | None) -> Found[OrderRow]:
         """These orders by creation, newest first; ``before`` is the place of the last one of the page before."""
-        table, place = orders.c, tuple_(orders.c.created_at_ms, orders.c.order_id)
-        statement = select(*_ALL).order_by(table.created_at_ms.desc(), table.order_id.desc()).limit(limit)
+        table = orders.c
+        along: list[ColumnElement[bool]] = []
+        besides: list[ColumnElement[bool]] = []
         if wanted.status is not None:
-            statement = statement.where(table.status == wanted.status)
+            along.append(table.status == wanted.status)
         if wanted.since_ms is not None:
-            statement = statement.where(table.created_at_ms >= wanted.since_ms)
+            along.append(table.created_at_ms >= wanted.since_ms)
         if wanted.until_ms is not None:
-            statement = statement.where(table.created_at_ms < wanted.until_ms)
-        if wanted.review is not None:
-            statement = statement.where(table.review.is_not(None) if wanted.review else table.review.is_(None))
-        if wanted.beginning:
-            # Ids compare byte by byte, so those that begin alike stand together in the index of the primary key.
-            statement = statement.where(
-                table.order_id >= wanted.beginning, table.order_id < wanted.beginning + LAST_CHARACTER
-            )
-        if before is not None:
-            statement = statement.where(place < before)
-        return [OrderRow(**row) for row in (await self._session.execute(statement)).mappings()]
+            along.append(table.created_at_ms < wanted.until_ms)
+        if wanted.review:
+            along.append(table.review.is_not(None))  # These have an index of their own.
+        elif wanted.review is not None:
+            besides.append(table.review.is_(None))
+        if wanted.text:
+            besides.append(self._session.contains(table.order_id, wanted.text))
+        place = (table.created_at_ms, table.order_id)
+        found = await newest(self._session, _ALL, place, along=along, besides=besides, before=before, limit=limit)
+        return found.each(lambda row: OrderRow(**row))

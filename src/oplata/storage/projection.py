@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, Select, and_, select, tuple_
+from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.domain.events import Event, EventKind
 from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude, fold
+from oplata.storage.pages import Found, newest
 from oplata.storage.session import Session
 from oplata.storage.tables import events, payments
 
@@ -24,6 +26,7 @@ _STATE = (
     payments.c.review,
     payments.c.evidence,
 )
+_LISTED = (*_STATE, payments.c.created_at_ms, payments.c.updated_at_ms)
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,38 +97,30 @@ class Projection:
 
     async def search(
         self, *, order_id: str | None, status: str | None, review: bool | None, limit: int, before: Place | None
-    ) -> list[Listed]:
+    ) -> Found[Listed]:
         """The newest of these payments; ``before`` is the place of the last one of the page before."""
-        table, place = payments.c, (payments.c.created_at_ms, *_KEY)
-        times = (table.created_at_ms, table.updated_at_ms)
-        statement = select(*_STATE, *times).order_by(*(each.desc() for each in place)).limit(limit)
-        if order_id is not None:
-            statement = statement.where(table.order_id == order_id)
+        table = payments.c
+        besides: list[ColumnElement[bool]] = []
         if status is not None:
-            statement = statement.where(table.status == status)
+            besides.append(table.status == status)
         if review is not None:
-            statement = statement.where(table.review.is_not(None) if review else table.review.is_(None))
-        if before is not None:
-            statement = statement.where(tuple_(*place) < before)
-        return await self._listed(statement)
+            besides.append(table.review.is_not(None) if review else table.review.is_(None))
+        found = await newest(
+            self._session,
+            _LISTED,
+            (table.created_at_ms, *_KEY),
+            along=() if order_id is None else (table.order_id == order_id,),
+            besides=besides,
+            before=before,
+            limit=limit,
+        )
+        return found.each(_listed)
 
     async def one(self, key: PaymentKey) -> Listed | None:
         """One payment with its times, or None."""
-        statement = select(*_STATE, payments.c.created_at_ms, payments.c.updated_at_ms)
-        found = await self._listed(statement.where(payments.c.terminal_key == key[0], payments.c.payment_id == key[1]))
-        return next(iter(found), None)
-
-    async def _listed(self, statement: Select[tuple[object, ...]]) -> list[Listed]:
+        statement = select(*_LISTED).where(payments.c.terminal_key == key[0], payments.c.payment_id == key[1])
         rows = (await self._session.execute(statement)).mappings()
-        return [
-            Listed(
-                key=_key(row),
-                stored=_stored(row),
-                created_at_ms=row["created_at_ms"],
-                updated_at_ms=row["updated_at_ms"],
-            )
-            for row in rows
-        ]
+        return next((_listed(row) for row in rows), None)
 
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, dict[PaymentKey, Stored]]:
         """The payments whose row names one of these orders; an order without any is absent."""
@@ -156,6 +151,12 @@ class Projection:
 
 def _key(row: RowMapping) -> PaymentKey:
     return str(row["terminal_key"]), str(row["payment_id"])
+
+
+def _listed(row: RowMapping) -> Listed:
+    return Listed(
+        key=_key(row), stored=_stored(row), created_at_ms=row["created_at_ms"], updated_at_ms=row["updated_at_ms"]
+    )
 
 
 def _stored(row: RowMapping) -> Stored:

@@ -127,6 +127,11 @@ class Session:
         """The larger of two values."""
         return func.greatest(left, right) if self._dialect == "postgresql" else func.max(left, right)
 
+    def contains(self, whole: ColumnElement[str], part: str) -> ColumnElement[bool]:
+        """Whether this text stands in that one, letter by letter. LIKE has its own mind of letters in each database."""
+        place = func.strpos(whole, part) if self._dialect == "postgresql" else func.instr(whole, part)
+        return place > 0
+
     def with_change_log(self, given: FromClause) -> Select[Any]:
         """All of a relation, none of which is there before the change log is locked: both in one statement.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -42,6 +43,13 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     buried_again: str | None
     fresh: bool
     order_id: str | None
+
+    @property
+    def would(self) -> Literal["apply", "repeat", "bury"]:
+        """The same in a word."""
+        if self.buried_again is not None:
+            return "bury"
+        return "apply" if self.fresh else "repeat"
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):

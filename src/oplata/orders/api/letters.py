@@ -53,7 +53,7 @@ async def redrive(
 ) -> Settlement:
     """Send dead letters through the queue again, oldest first; or say what would come of it."""
     act = Act(who=ctx.name, why=why)
-    return await ctx.shop.letters.redrive(_narrowed(choice), act, limit=limit, dry_run=dry_run)
+    return await ctx.shop.settling.redrive(_narrowed(choice), act, limit=limit, dry_run=dry_run)
 
 
 @letters.mutation(meta={"scope": "operate"})
@@ -62,7 +62,7 @@ async def discard(
 ) -> Settlement:
     """Put dead letters away, oldest first; or say which. Their bytes stay."""
     act = Act(who=ctx.name, why=why)
-    return await ctx.shop.letters.discard(_narrowed(choice), act, limit=limit, dry_run=dry_run)
+    return await ctx.shop.settling.discard(_narrowed(choice), act, limit=limit, dry_run=dry_run)
 
 
 def _narrowed(choice: Choice) -> Wanted:

@@ -53,13 +53,13 @@ async def list_(
     limit: int = 100,
     cursor: str | None = None,
 ) -> Page[OrderView]:
-    """Orders, newest first. Times bound when we first heard of them; ``text`` is the beginning of an id."""
+    """Orders, newest first. Times bound when we first heard of them; ``text`` stands in an id, anywhere."""
     wanted = Filter(
         status=None if status is None else status.value,
         since_ms=since,
         until_ms=until,
         review=review,
-        beginning=text,
+        text=text,
     )
     return await ctx.shop.orders.page(wanted, limit=limit, cursor=cursor)
 
