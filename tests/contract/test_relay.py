@@ -348,13 +348,14 @@ async def test_a_lease_that_was_lost_writes_nothing_more(database: Database) -> 
     """The one who was frozen and goes on finds that his lease has run out before he finds anything else."""
     sink = MemorySink()
     await append(database, *versions("order-1", 1, 3))
-    async with relaying(database, ("shop", sink), lease_ttl_s=2.0) as (relay, _):
+    ttl_s = 10
+    async with relaying(database, ("shop", sink), lease_ttl_s=ttl_s) as (relay, _):
         await sink.until(lambda: len(sink.told) == 3)
         async with database.unit_of_work() as uow:
             row = await uow.sinks.get("shop")
             assert row is not None
             await uow.sinks.release("shop", str(row.holder))
-            assert await uow.sinks.acquire("shop", "another", ttl_ms=600_000) is not None
+            assert await uow.sinks.acquire("shop", "another", ttl_ms=1000 * ttl_s) is not None
             await uow.commit()
         await append(database, change("order-1", 4))
         await sink.until(lambda: relay._lanes == {})

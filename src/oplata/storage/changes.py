@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Executable, Select, bindparam, func, insert, select
+from sqlalchemy import Executable, Select, func, insert, select, true
 
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import changes, orders
@@ -14,7 +14,6 @@ from oplata.storage.tables import changes, orders
 _COLUMNS = tuple(col for col in changes.c if col.name not in ("id", "handled", "traceparent"))
 _WRITTEN = (*_COLUMNS, changes.c.traceparent)
 _NAMES = [col.name for col in _COLUMNS]
-_HANDLED = bindparam("all_handled", type_=changes.c.handled.type)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,13 +47,18 @@ class ChangeLog:
         # a reader that remembers the last number it saw would skip the late ones. One lock, held from here to the
         # commit, makes the order of the numbers the order of the commits.
         written = [(*msgspec.structs.astuple(each), self.traces.get(each.order_id)) for each in told]
-        parameters = self._session.bind(_WRITTEN, written) | {_HANDLED.key: True if handled else None}
-        await self._session.execute(self._appending(), parameters)
+        statement = self._appending_handled() if handled else self._appending()
+        await self._session.execute(statement, self._session.bind(_WRITTEN, written))
 
     @built_once
     def _appending(self) -> Executable:
         given = self._session.source(_WRITTEN)
-        rows = self._session.with_change_log(given).add_columns(_HANDLED)
+        return insert(changes).from_select(list(given.c.keys()), self._session.with_change_log(given))
+
+    @built_once
+    def _appending_handled(self) -> Executable:
+        given = self._session.source(_WRITTEN)
+        rows = self._session.with_change_log(given).add_columns(true())
         return insert(changes).from_select([*given.c.keys(), changes.c.handled.name], rows)
 
     async def traceparents(self, ids: Sequence[int]) -> dict[int, str]:
