@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     CursorResult,
     Executable,
     FromClause,
@@ -28,6 +29,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from oplata.storage import rows
 from oplata.storage.faults import mapped
 from oplata.storage.listener import CHANGE_LOG_CHANNEL
+from oplata.storage.thread import Connection as Thread
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Executable)
@@ -59,10 +61,14 @@ def built_once(build: Callable[[Any], S]) -> Callable[[Any], S]:
 
 
 class Session:
-    """Runs statements inside one transaction, and raises only our own exceptions."""
+    """Runs statements inside one transaction, and raises only our own exceptions.
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    ``thread`` is given where all of this runs in the thread of SQLite's connection, and nothing has to be waited for.
+    """
+
+    def __init__(self, connection: AsyncConnection, thread: Thread | None = None) -> None:
         self._connection = connection
+        self._thread = thread
         self._dialect = connection.dialect.name
 
     @property
@@ -77,17 +83,33 @@ class Session:
 
     async def run(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> CursorResult[Any]:
         """As ``execute``, and raises what SQLAlchemy raises."""
+        if self._thread is not None:
+            self._thread.go_on()
+            return self._at_once.execute(statement, parameters)
         return await self._whole(self._connection.execute(statement, parameters))
 
     async def commit(self) -> None:
         """Commit the transaction."""
         with mapped():
-            await self._whole(self._connection.commit())
+            if self._thread is not None:
+                self._thread.go_on()
+                self._at_once.commit()
+            else:
+                await self._whole(self._connection.commit())
 
     async def begin(self) -> None:
         """Begin the transaction."""
         with mapped():
-            await self._whole(self._connection.begin())
+            if self._thread is not None:
+                self._at_once.begin()
+            else:
+                await self._whole(self._connection.begin())
+
+    @property
+    def _at_once(self) -> Connection:
+        connection = self._connection.sync_connection
+        assert connection is not None  # noqa: S101  It is connected when a session is made of it.
+        return connection
 
     async def _whole(self, step: Awaitable[T]) -> T:
         """Await a step; on SQLite to its end, also when the task is cancelled meanwhile.

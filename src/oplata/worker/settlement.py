@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 import structlog
@@ -21,6 +22,7 @@ from oplata.queue.base import Consumer
 from oplata.queue.envelope import Delivery
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
+from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import Handle
 from oplata.worker.apply import Applied, apply
 from oplata.worker.batch import EXHAUSTED, HANDLER_FAILED, REJECTED, Part, dead_letter
@@ -150,13 +152,14 @@ class Settlement:
     async def _commit(self, part: Part) -> None:
         at_ms, began_s = self._now_ms(), perf_counter()
         try:
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._database.unit_of_work() as uow:
-                # The change log comes last: everybody waits for whoever holds it.
-                if self._tracer is not None:
-                    uow.changes.traces = traces_of(part.works)
-                await uow.dead_letters.bury([letter for _, letter in part.poison])
-                applied = await apply(uow, part.works, at_ms, handle=self._handle(part)) if part.works else None
-                await uow.commit()
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S):
+                if self._handling is None:
+                    applied = await self._database.transact(partial(self._do, part, at_ms))
+                else:
+                    # A handler waits for what it likes.
+                    async with self._database.unit_of_work() as uow:
+                        applied = await self._do(part, at_ms, uow)
+                        await uow.commit()
         except HandlerFailed:
             # A statement of a handler's fails as well when the database has gone; that costs no attempt.
             await self._database.probe()
@@ -183,6 +186,13 @@ class Settlement:
             )
         if applied is not None:
             self._note(applied)
+
+    async def _do(self, part: Part, at_ms: int, uow: UnitOfWork) -> Applied | None:
+        """All that a part comes to. The change log comes last: everybody waits for whoever holds it."""
+        if self._tracer is not None:
+            uow.changes.traces = traces_of(part.works)
+        await uow.dead_letters.bury([letter for _, letter in part.poison])
+        return await apply(uow, part.works, at_ms, handle=self._handle(part)) if part.works else None
 
     def _handle(self, part: Part) -> Handle | None:
         if self._handling is None:
