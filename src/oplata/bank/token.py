@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 PASSWORD = "Password"  # noqa: S105  The name of the field, not a password.
@@ -32,19 +33,23 @@ def signed_fields(fields: Iterable[tuple[str, object]]) -> dict[str, str]:
             continue
         if type(value) is str:
             signed[name] = value
-        elif isinstance(value, str):
-            signed[name] = str.__str__(value)  # A plain string, because serializers refuse its subclasses.
         elif isinstance(value, bool):
             signed[name] = "true" if value else "false"
-        elif isinstance(value, int | float):
+        elif isinstance(value, int):
+            signed[name] = str(value)
+        elif isinstance(value, str):
+            signed[name] = str.__str__(value)  # A plain string, because serializers refuse its subclasses.
+        elif isinstance(value, float):
             signed[name] = json.dumps(value, allow_nan=False)
     return signed
 
 
 def sign(fields: Mapping[str, str], password: str) -> str:
     """The token of these signed fields, in lower-case hex."""
-    joined = {**fields, PASSWORD: password}
-    return hashlib.sha256("".join([joined[name] for name in sorted(joined)]).encode()).hexdigest()
+    names = sorted(fields)
+    texts = [fields[name] for name in names]
+    texts.insert(bisect_left(names, PASSWORD), password)
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
 def token_of(payload: Mapping[str, object], password: str) -> str:

@@ -11,8 +11,7 @@ MAX_KOPECKS = 10**15
 
 _WHOLE = "an amount is a whole number of kopecks, such as 19900"
 _RUBLES = re.compile(r"(\d{1,15})(?:[.,](\d{1,2}))?", re.ASCII)
-_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
-_INTEGRAL_DECIMAL = re.compile(r"(\d{1,18})\.0{1,18}", re.ASCII)
+_DIGITS = re.compile(r"(\d{1,18})(?:\.0{1,18})?", re.ASCII)
 
 
 def kopecks(value: int | str) -> int:
@@ -20,9 +19,12 @@ def kopecks(value: int | str) -> int:
 
     Raises ``MoneyError`` for a negative, fractional, exponential or absurdly large amount.
     """
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, str):
+        amount = _from_text(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        amount = value
+    else:
         raise MoneyError("an amount is an integer or its digits; a truth value or a float is not")
-    amount = _from_text(value) if isinstance(value, str) else value
     if amount < 0:
         raise MoneyError(_WHOLE)
     if amount > MAX_KOPECKS:
@@ -31,11 +33,10 @@ def kopecks(value: int | str) -> int:
 
 
 def _from_text(text: str) -> int:
-    whole = _INTEGRAL_DECIMAL.fullmatch(text)
-    digits = whole[1] if whole else text
-    if not _DIGITS.fullmatch(digits):
+    digits = _DIGITS.fullmatch(text)
+    if digits is None:
         raise MoneyError(_WHOLE)
-    return int(digits)
+    return int(digits[1])
 
 
 def parse_rubles(text: str) -> int:

@@ -1,0 +1,128 @@
+"""Publishing to RabbitMQ without waiting: each message is told of once, and as durable only when it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from oplata.queue.base import PromptPublisher
+from oplata.queue.envelope import Envelope
+from oplata.queue.rabbitmq import RabbitQueue
+from tests.contract.amqp import BLOCKED, TIMEOUT_S, UNBLOCKED, Wire, collect, running
+
+pytestmark = pytest.mark.anyio
+
+
+class Told:
+    """What was told of the messages, in the order in which it was."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[int, bool]] = []
+
+    def of(self, number: int) -> Callable[[bool], None]:
+        return lambda is_durable: self.outcomes.append((number, is_durable))
+
+    async def until(self, count: int) -> list[tuple[int, bool]]:
+        async with asyncio.timeout(TIMEOUT_S):
+            while len(self.outcomes) < count:  # noqa: ASYNC110  It is told from the connection.
+                await asyncio.sleep(0.01)
+        return self.outcomes
+
+
+async def prompt(queue: RabbitQueue) -> PromptPublisher:
+    """The publisher, with a channel that was used once."""
+    publisher = queue.publisher()
+    await publisher.publish(Envelope(body=b"first"), timeout_s=TIMEOUT_S)
+    assert isinstance(publisher, PromptPublisher)
+    return publisher
+
+
+async def test_what_is_told_durable_is_there(amqp_url: str, queue_name: str) -> None:
+    async with running(amqp_url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        for number in range(200):
+            body = b"%d" % number
+            assert publisher.begin(Envelope(body=body, message_id="m"), told.of(number), timeout_s=TIMEOUT_S)
+        assert told.outcomes == []
+        await told.until(200)
+
+        assert sorted(told.outcomes) == [(number, True) for number in range(200)]
+        found = await collect(queue.consumer(prefetch=500), 201)
+        assert [each.envelope.body for each in found] == [b"first", *(b"%d" % number for number in range(200))]
+
+
+async def test_before_there_is_a_channel_nothing_is_begun(amqp_url: str, queue_name: str) -> None:
+    async with running(amqp_url, queue_name) as queue:
+        publisher = queue.publisher()
+        assert isinstance(publisher, PromptPublisher)
+        assert not publisher.begin(Envelope(body=b"1"), Told().of(1), timeout_s=TIMEOUT_S)
+
+
+async def test_when_the_connection_is_lost_it_is_told_that_nobody_knows(amqp_url: str, queue_name: str) -> None:
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        wire.swallow()
+        assert publisher.begin(Envelope(body=b"1"), told.of(1), timeout_s=TIMEOUT_S)
+        await wire.cut()
+        assert await told.until(1) == [(1, False)]
+        # It is published again as after any doubt, and then it is there.
+        await publisher.publish(Envelope(body=b"1"), timeout_s=TIMEOUT_S)
+        assert {each.envelope.body for each in await collect(queue.consumer(prefetch=9), 2)} == {b"first", b"1"}
+
+
+async def test_what_is_late_is_told_once_and_never_again(amqp_url: str, queue_name: str) -> None:
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        wire.swallow()
+        assert publisher.begin(Envelope(body=b"1"), told.of(1), timeout_s=0.3)
+        assert await told.until(1) == [(1, False)]
+        await wire.cut()
+        await publisher.publish(Envelope(body=b"2"), timeout_s=TIMEOUT_S)
+        assert told.outcomes == [(1, False)]
+
+
+async def test_while_the_broker_takes_nothing_nothing_is_begun(amqp_url: str, queue_name: str) -> None:
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        wire.say(BLOCKED)
+        await asyncio.sleep(0.2)
+        assert not publisher.begin(Envelope(body=b"1"), told.of(1), timeout_s=TIMEOUT_S)
+        wire.say(UNBLOCKED)
+        await asyncio.sleep(0.2)
+        assert publisher.begin(Envelope(body=b"2"), told.of(2), timeout_s=TIMEOUT_S)
+        assert await told.until(1) == [(2, True)]
+
+
+async def test_no_more_are_begun_than_may_be_on_their_way(amqp_url: str, queue_name: str) -> None:
+    async with running(amqp_url, queue_name, max_in_flight=5) as queue:
+        publisher, told = await prompt(queue), Told()
+        begun = [publisher.begin(Envelope(body=b"x"), told.of(n), timeout_s=TIMEOUT_S) for n in range(7)]
+        assert begun == [True] * 5 + [False] * 2
+        await told.until(5)
+        assert publisher.begin(Envelope(body=b"x"), told.of(7), timeout_s=TIMEOUT_S)
+
+
+async def test_whoever_fails_to_hear_holds_up_nobody_else(amqp_url: str, queue_name: str) -> None:
+    def broken(_is_durable: bool) -> None:
+        raise RuntimeError("nobody there")
+
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        for number in range(10):
+            tell = broken if number == 4 else told.of(number)
+            assert publisher.begin(Envelope(body=b"x"), tell, timeout_s=TIMEOUT_S)
+        await told.until(9)
+        assert [number for number, is_durable in told.outcomes if is_durable] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+        assert wire.accepted == 1
+
+
+async def test_a_stop_tells_those_who_wait_that_nobody_knows(amqp_url: str, queue_name: str) -> None:
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        wire.swallow()
+        assert publisher.begin(Envelope(body=b"1"), told.of(1), timeout_s=TIMEOUT_S)
+        await queue.stop()
+        assert told.outcomes == [(1, False)]
+        assert not publisher.begin(Envelope(body=b"2"), told.of(2), timeout_s=TIMEOUT_S)
