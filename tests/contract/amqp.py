@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from oplata.queue.rabbitmq.link import connect
 from tests.services.proxy import Proxy
 
 TIMEOUT_S = 8.0
+BLOCKED = struct.pack(">BHLHHB", 1, 0, 8, 10, 60, 3) + b"low\xce"
+UNBLOCKED = struct.pack(">BHLHH", 1, 0, 4, 10, 61) + b"\xce"
 RUNGS_MS = (200, 1_000)
 
 

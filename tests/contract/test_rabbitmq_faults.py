@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 
 import pytest
@@ -11,13 +10,10 @@ import pytest
 from oplata.errors import NotConfirmed, Overloaded
 from oplata.queue.base import Depth
 from oplata.queue.envelope import Envelope
-from tests.contract.amqp import TIMEOUT_S, Wire, collect, received, running
+from tests.contract.amqp import BLOCKED, TIMEOUT_S, UNBLOCKED, Wire, collect, received, running
 from tests.services.breakable import Breakable
 
 pytestmark = pytest.mark.anyio
-
-BLOCKED = struct.pack(">BHLHHB", 1, 0, 8, 10, 60, 3) + b"low\xce"
-UNBLOCKED = struct.pack(">BHLHH", 1, 0, 4, 10, 61) + b"\xce"
 
 
 async def test_whatever_a_publish_returned_for_is_in_the_queue_after_the_broker_was_killed(

@@ -86,6 +86,52 @@ async def refused(publisher: SpoolingPublisher, envelope: Envelope) -> bool:
     return False
 
 
+class Beginner(Switch):
+    """The same, for messages that need nobody to wait: ``told`` holds what is still to be told of them."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(queue)
+        self.told: list[Callable[[bool], None]] = []
+
+    def begin(self, _envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        self.told.append(told)
+        asyncio.get_running_loop().call_later(timeout_s, self._expire, told)
+        return True
+
+    def _expire(self, told: Callable[[bool], None]) -> None:
+        if told in self.told:
+            self.told.remove(told)
+            told(False)
+
+
+async def test_what_is_begun_and_not_confirmed_in_time_makes_the_next_ones_go_to_the_spool(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (_, switch, primary):
+        beginner = Beginner(primary)
+        publisher = SpoolingPublisher(beginner, SqliteQueue(tmp_path / "another.db"), patience_s=PATIENCE_S)
+        await publisher.start()
+        outcomes: list[bool] = []
+        assert publisher.begin(message(1), outcomes.append, timeout_s=5)
+        beginner.told.pop()(True)
+        assert publisher.begin(message(2), outcomes.append, timeout_s=5)
+        beginner.told.pop()(False)
+        # A connection that was lost may be back at once; so the next one is tried again.
+        assert publisher.begin(message(3), outcomes.append, timeout_s=5)
+        await asyncio.sleep(PATIENCE_S + 0.2)
+
+        assert outcomes == [True, False, False]
+        assert not publisher.begin(message(4), outcomes.append, timeout_s=5)
+        switch.fails = NotConfirmed
+        beginner.fails = NotConfirmed
+        await publisher.publish(message(4), timeout_s=5)
+        assert publisher.spooled == 1
+        await publisher.stop()
+
+
+async def test_without_a_primary_that_can_nothing_is_begun(tmp_path: Path) -> None:
+    async with spooling(tmp_path) as (publisher, _, _):
+        assert not publisher.begin(message(1), lambda _: None, timeout_s=5)
+
+
 async def test_while_the_queue_confirms_the_spool_is_not_used(tmp_path: Path) -> None:
     async with spooling(tmp_path) as (publisher, _, primary):
         await publisher.publish(message(1), timeout_s=5)

@@ -17,6 +17,7 @@ from oplata.ingest.callback import Callback
 from oplata.queue.rabbitmq.confirms import Confirms, Outcome
 from oplata.queue.rabbitmq.consumer import RabbitConsumer
 from oplata.queue.rabbitmq.message import to_properties, with_attempt
+from oplata.queue.rabbitmq.publisher import RabbitPublisher
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import queue as sqlite_queue
 from oplata.storage import verdicts
@@ -35,6 +36,7 @@ from oplata.worker.settlement import Settlement
 
 _settle, _halves, _commit, _forward = Settlement.settle, Part.halves, Settlement._commit, SpoolingPublisher._forward
 _append, _reach, _settle_confirm = ChangeLog.append, verdicts.reach_verdicts, Confirms.settle
+_begin = RabbitPublisher.begin
 _run_handlers = Handling.run
 _publish_sqlite, _read, _change = sqlite_queue.SqlitePublisher.publish, batch.read, verdicts._change
 _background: set[asyncio.Future[None]] = set()
@@ -45,17 +47,32 @@ async def ack_first(self: Settlement, consumer: Any, whole: Part) -> bool:
     return await _settle(self, consumer, whole)
 
 
-async def answer_first(self: Callback, envelope: Any) -> Any:
-    publishing = asyncio.ensure_future(self._publisher.publish(envelope, timeout_s=self._limits.confirm_s))
+async def answer_first(self: Callback, envelope: Any, timeout_s: float) -> Any:
+    publishing = asyncio.ensure_future(self._publisher.publish(envelope, timeout_s=timeout_s))
     _background.add(publishing)
     publishing.add_done_callback(_background.discard)
     return answer.OK
 
 
-async def answer_anyway(self: Callback, envelope: Any) -> Any:
+async def answer_anyway(self: Callback, envelope: Any, timeout_s: float) -> Any:
     with contextlib.suppress(NotConfirmed):
-        await self._publisher.publish(envelope, timeout_s=self._limits.confirm_s)
+        await self._publisher.publish(envelope, timeout_s=timeout_s)
     return answer.OK
+
+
+def sent_is_durable(self: RabbitPublisher, envelope: Any, told: Any, *, timeout_s: float) -> bool:
+    has_begun = _begin(self, envelope, lambda _is_durable: None, timeout_s=timeout_s)
+    if has_begun:
+        asyncio.get_running_loop().call_soon(told, True)
+    return has_begun
+
+
+def doubt_is_durable(self: RabbitPublisher, envelope: Any, told: Any, *, timeout_s: float) -> bool:
+    return _begin(self, envelope, lambda _is_durable: told(True), timeout_s=timeout_s)
+
+
+def doubt_is_told_as_it_is(self: Callback, _envelope: Any, source: Any, *_rest: Any) -> None:
+    _rest[-1].answer(answer.OK)
 
 
 async def plain_insert(self: EventStore, told: Sequence[Any], at_ms: int) -> frozenset[str]:
@@ -163,9 +180,7 @@ async def swallow_outage(self: Settlement, part: Part) -> None:
 
 def lost_is_confirmed(self: Confirms) -> None:
     while self._waiting:
-        _, waiting = self._waiting.popitem(last=False)
-        if not waiting.future.done():
-            waiting.future.set_result(Outcome.CONFIRMED)
+        self._waiting.popitem(last=False)[1].tell(Outcome.CONFIRMED)
 
 
 def refused_is_confirmed(self: Confirms, tag: int, _outcome: Outcome, *, multiple: bool, now_s: float) -> None:

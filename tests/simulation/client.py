@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 BANK_TIMEOUT_S = 10.0
+PEER = "192.0.2.1"
 
 
 class Exchange:
@@ -47,13 +48,11 @@ class Exchange:
         if not ingest.is_serving:
             self._answer(None)
             return
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/",
-            "client": ("192.0.2.1", 4242),
-            "headers": [(b"content-type", self._content_type.encode())],
-        }
+        headers = [(b"content-type", self._content_type.encode())]
+        if len(self._chunks) == 1:
+            ingest.take_whole(PEER, headers, self._body, self._tell, lambda: self._answer(None))
+            return
+        scope = {"type": "http", "method": "POST", "path": "/", "client": (PEER, 4242), "headers": headers}
         ingest.handle(scope, self._receive, self._send, lambda: self._answer(None))
 
     async def _receive(self) -> dict[str, Any]:
@@ -67,12 +66,14 @@ class Exchange:
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            return
-        body = bytes(message["body"])
-        if (self._status, body) == (200, b"OK"):
+        else:
+            self._tell(self._status, bytes(message["body"]))
+
+    def _tell(self, status: int, body: bytes) -> None:
+        if (status, body) == (200, b"OK"):
             self._world.promise(self._body, self._content_type, genuine=self._genuine)
         if self._world.rng.random() >= self._world.answer_loss:
-            self._answer((self._status, body))
+            self._answer((status, body))
 
     def _answer(self, answer: tuple[int, bytes] | None) -> None:
         self._world.bank.later(self._latency_s(), self._hear, answer)

@@ -10,6 +10,7 @@ from oplata.orders import commands
 from oplata.queue.rabbitmq import consumer as rabbit_consumer
 from oplata.queue.rabbitmq.confirms import Confirms
 from oplata.queue.rabbitmq.consumer import RabbitConsumer
+from oplata.queue.rabbitmq.publisher import RabbitPublisher
 from oplata.queue.spool import SpoolingPublisher
 from oplata.queue.sqlite import queue as sqlite_queue
 from oplata.queue.sqlite.store import SqliteStore
@@ -36,6 +37,13 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(name="ack before commit", patches=[replaced(Settlement, "settle", breakages.ack_first)]),
         Mutant(name="OK before the confirm", patches=[replaced(Callback, "_publish", breakages.answer_first)]),
         Mutant(name="OK without a confirm", patches=[replaced(Callback, "_publish", breakages.answer_anyway)]),
+        Mutant(
+            name="what was sent is durable", patches=[replaced(RabbitPublisher, "begin", breakages.sent_is_durable)]
+        ),
+        Mutant(
+            name="what is in doubt is durable", patches=[replaced(RabbitPublisher, "begin", breakages.doubt_is_durable)]
+        ),
+        Mutant(name="OK while in doubt", patches=[replaced(Callback, "_try_again", breakages.doubt_is_told_as_it_is)]),
         Mutant(
             name="select, then insert",
             patches=[

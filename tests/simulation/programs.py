@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oplata.bank.keyring import Keyring
+from oplata.ingest.answer import Answer
 from oplata.ingest.callback import Callback, Limits
 from oplata.ingest.outcomes import LineLimit
 from oplata.orders.commands import Orders
@@ -104,21 +105,54 @@ class Program:
         self.world.start_later(self)
 
 
+class _Asker:
+    """One request that came in one piece; ``answered`` is done when it is."""
+
+    def __init__(self, process: Process, answered: asyncio.Future[None], tell: Callable[[int, bytes], None]) -> None:
+        self._process = process
+        self._answered = answered
+        self._tell = tell
+
+    def answer(self, reply: Answer) -> None:
+        self._answered.set_result(None)
+        self._tell(reply.status, reply.body)
+
+    def spawn(self, answering: Coroutine[Any, Any, None]) -> None:
+        self._process.spawn(answering)
+
+
 class Ingest(Program):
-    """``oplata serve``, without the socket: the bank's requests come through ``handle``."""
+    """``oplata serve``, without the socket: the bank's requests come through ``handle`` and ``take_whole``."""
 
     def __init__(self, world: World, name: str, spool: str | None) -> None:
         super().__init__(world, name)
         self._spool = spool
         self.callback: Callback | None = None
-        self._in_flight: dict[asyncio.Task[None], Callable[[], None]] = {}
+        self._in_flight: dict[asyncio.Future[None], Callable[[], None]] = {}
 
     def handle(self, scope: Any, receive: Any, send: Any, reset: Callable[[], None]) -> None:
         """Take a request; ``reset`` is called when this process dies before it has answered."""
         assert self.callback is not None
         task = self.process.spawn(self.callback(scope, receive, send))
-        self._in_flight[task] = reset
-        task.add_done_callback(lambda done: self._in_flight.pop(done, None), context=self.process.context)
+        self._note_in_flight(task, reset)
+
+    def take_whole(
+        self,
+        peer: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        tell: Callable[[int, bytes], None],
+        reset: Callable[[], None],
+    ) -> None:
+        """Take a request that came in one piece. Called within this process."""
+        assert self.callback is not None
+        answered: asyncio.Future[None] = self.world.loop.create_future()
+        self._note_in_flight(answered, reset)
+        self.callback.take(peer, headers, body, _Asker(self.process, answered, tell))
+
+    def _note_in_flight(self, answering: asyncio.Future[None], reset: Callable[[], None]) -> None:
+        self._in_flight[answering] = reset
+        answering.add_done_callback(lambda done: self._in_flight.pop(done, None), context=self.process.context)
 
     def take(self, publisher: Publisher) -> None:
         """Begin to serve with this publisher."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -14,7 +15,8 @@ from starlette.types import Message
 from oplata.bank.keyring import Keyring
 from oplata.bank.token import token_of
 from oplata.ingest import answer
-from oplata.ingest.callback import Callback, Limits
+from oplata.ingest.answer import Answer
+from oplata.ingest.callback import Callback, Limits, message_ids
 from oplata.ingest.networks import Gate, networks_of
 from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
 from oplata.observability.faults import describe
@@ -161,6 +163,154 @@ async def test_a_cancelled_request_is_answered_and_stays_cancelled() -> None:
         await task
     assert exchange.sent[0]["status"] == 503
     assert callback.outcomes == Outcomes(stopped=1)
+
+
+class Prompt(Memory):
+    """A publisher that takes messages without waiting, and tells of them when it is asked to."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        super().__init__()
+        self.takes = takes
+        self.begun: list[tuple[Envelope, Callable[[bool], None], float]] = []
+
+    def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        if self.takes:
+            self.begun.append((envelope, told, timeout_s))
+        return self.takes
+
+
+class Whole:
+    """Who asks with a whole request: what was answered, and the tasks that it took."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def answer(self, reply: Answer) -> None:
+        self.answers.append(reply)
+
+    def spawn(self, answering: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.ensure_future(answering))
+
+    async def with_(self, callback: Callback, body: bytes = BODY, *headers: tuple[bytes, bytes]) -> Answer:
+        callback.take("192.0.2.7", headers, body, self)
+        await asyncio.gather(*self.tasks)
+        [reply] = self.answers
+        return reply
+
+
+async def test_a_whole_request_is_answered_when_it_is_durable_and_not_before() -> None:
+    publisher, whole = Prompt(), Whole()
+    callback = callback_for(
+        publisher, now_ms=lambda: 1_700_000_000_123, new_message_id=lambda: "id-1", limits=Limits(confirm_s=3)
+    )
+    callback.take("192.0.2.7", [], BODY, whole)
+    [(envelope, told, timeout_s)] = publisher.begun
+
+    headers: dict[str, str | int] = {RECEIVED_AT_HEADER: 1_700_000_000_123, SOURCE_HEADER: "192.0.2.7"}
+    assert (envelope, timeout_s) == (Envelope(body=BODY, message_id="id-1", headers=headers), 3)
+    assert (whole.answers, callback.outcomes, callback.begun) == ([], Outcomes(), 1)
+    told(True)
+    assert (whole.answers, whole.tasks) == ([answer.OK], [])
+    assert (callback.outcomes, callback.seconds.count) == (Outcomes(accepted=1), 1)
+
+
+async def test_what_may_be_lost_is_published_in_what_is_left_of_the_time() -> None:
+    publisher, whole = Prompt(), Whole()
+    callback = callback_for(publisher, limits=Limits(confirm_s=3))
+    callback.take("192.0.2.7", [], BODY, whole)
+    await asyncio.sleep(0.2)
+    publisher.begun[0][1](False)
+    assert whole.answers == []
+    await asyncio.gather(*whole.tasks)
+
+    [(envelope, timeout_s)] = publisher.published
+    assert envelope == publisher.begun[0][0]
+    assert 2 < timeout_s < 2.9
+    assert whole.answers == [answer.OK]
+
+
+async def test_what_is_in_doubt_when_the_time_is_over_is_not_ok() -> None:
+    publisher, whole = Prompt(), Whole()
+    callback = callback_for(publisher, limits=Limits(confirm_s=0.1))
+    callback.take("192.0.2.7", [], BODY, whole)
+    await asyncio.sleep(0.15)
+    publisher.begun[0][1](False)
+    await asyncio.gather(*whole.tasks)
+
+    assert (whole.answers, publisher.published) == ([answer.UNCONFIRMED], [])
+    assert callback.outcomes == Outcomes(unconfirmed=1)
+
+
+async def test_where_there_is_something_to_wait_for_a_task_waits() -> None:
+    publisher, whole = Prompt(takes=False), Whole()
+    assert await whole.with_(callback_for(publisher)) == answer.OK
+    assert len(publisher.published) == 1
+
+
+async def test_a_publisher_that_knows_no_other_way_is_waited_for() -> None:
+    memory = Memory()
+    assert await Whole().with_(callback_for(memory)) == answer.OK
+    assert len(memory.published) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reply"),
+    [
+        (BODY.replace(b"CONFIRMED", b"REFUNDED"), [], answer.NOT_AUTHENTIC),
+        (b"x" * 70_000, [], answer.TOO_LONG),
+        (BODY, [(b"content-length", b"70000")], answer.TOO_LONG),
+        (BODY, [(b"content-encoding", b"gzip")], answer.ENCODED),
+    ],
+)
+async def test_a_whole_request_is_refused_like_any_other(
+    body: bytes, headers: list[tuple[bytes, bytes]], reply: answer.Answer
+) -> None:
+    publisher = Prompt()
+    callback = callback_for(publisher)
+    refused = await Whole().with_(callback, body, *headers)
+    assert (refused.status, refused.body) == (reply.status, reply.body)
+    assert (publisher.begun, publisher.published) == ([], [])
+    assert callback.outcomes.refused == 1
+
+
+async def test_a_whole_request_from_a_network_that_is_not_allowed_is_refused() -> None:
+    callback = callback_for(Prompt(), gate=Gate(networks_of(["10.0.0.0/8"])))
+    assert await Whole().with_(callback) == answer.WRONG_NETWORK
+
+
+async def test_a_part_of_ours_that_breaks_on_a_whole_request_is_answered_503() -> None:
+    class Broken(Prompt):
+        def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+            raise RuntimeError(PASSWORD)
+
+    callback = callback_for(Broken())
+    with structlog.testing.capture_logs() as lines:
+        assert await Whole().with_(callback) == answer.FAILED
+    assert callback.outcomes == Outcomes(failed=1)
+    assert PASSWORD not in repr(lines)
+
+
+async def test_a_whole_request_that_waits_when_the_server_gives_up_is_answered() -> None:
+    class Stuck(Memory):
+        async def publish(self, envelope: Envelope, *, timeout_s: float) -> None:
+            await asyncio.sleep(60)
+
+    callback, whole = callback_for(Stuck()), Whole()
+    callback.take("192.0.2.7", [], BODY, whole)
+    await asyncio.sleep(0.01)
+    whole.tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await whole.tasks[0]
+    assert whole.answers == [answer.STOPPING]
+    assert callback.outcomes == Outcomes(stopped=1)
+
+
+def test_message_ids_are_of_this_process_and_no_two_alike() -> None:
+    ours, others = message_ids(), message_ids()
+    made = [each() for each in (ours, ours, others) for _ in range(3)]
+    assert len(set(made)) == 9
+    assert {len(each) for each in made} == {32}
 
 
 def test_every_outcome_has_its_counter() -> None:

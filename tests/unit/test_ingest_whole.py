@@ -1,15 +1,17 @@
-"""What our server writes in one piece are the bytes that uvicorn would have written in two."""
+"""A callback that comes as a whole is answered without a task, with the bytes that uvicorn would have written."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from uvicorn.server import ServerState
 
 from oplata.ingest import answer
 from oplata.ingest.answer import Answer
+from oplata.ingest.callback import Asker, Headers
 from oplata.ingest.connection import Connection
 from oplata.ingest.server import uvicorn_config
 
@@ -35,23 +37,67 @@ class Transport:
     def is_closing(self) -> bool:
         return self.closed
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
     def get_extra_info(self, _name: str, default: Any = None) -> Any:
         return default
 
 
-async def answered(reply: Answer, request: bytes, *, whole: bool, headers: list[tuple[bytes, bytes]]) -> Transport:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await reply.send(send, scope if whole else None)
+class App:
+    """Gives the answers in turn, to whole requests when it is told to, and to all others at once."""
 
-    config = uvicorn_config(app)
+    def __init__(self, *replies: Answer, takes_whole: bool = True) -> None:
+        self.replies = list(replies)
+        self.whole: list[bytes] = []
+        self.parts: list[bytes] = []
+        self.waiting: list[Callable[[], None]] = []
+        self.prompt = (b"/api/tinkoff-callback", self) if takes_whole else None
+
+    def take(self, _peer: str, _headers: Headers, body: bytes, asker: Asker) -> None:
+        self.whole.append(body)
+        reply = self.replies.pop(0)
+        self.waiting.append(lambda: asker.answer(reply))
+
+    async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.parts.append(body)
+        await self.replies.pop(0).send(send)
+
+    async def answer_all(self) -> None:
+        """Answer the whole requests, and let what waited behind them be answered."""
+        while self.waiting:
+            self.waiting.pop(0)()
+            await turns()
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def connected(app: App, *headers: tuple[bytes, bytes]) -> tuple[Connection, Transport, ServerState]:
+    config = uvicorn_config(cast(Any, app))
     config.load()
     state, transport = ServerState(), Transport()
     state.default_headers = [(b"date", b"Wed, 25 Nov 2026 12:00:00 GMT"), *headers]
     connection = Connection(config=config, server_state=state, app_state={})
-    connection.connection_made(transport)  # type: ignore[arg-type]
+    connection.connection_made(cast(Any, transport))
+    return connection, transport, state
+
+
+async def answered(app: App, request: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> Transport:
+    connection, transport, _ = connected(app, *headers)
     connection.data_received(request)
-    await asyncio.wait(state.tasks)
+    await turns()
+    await app.answer_all()
     connection.connection_lost(None)
     return transport
 
@@ -63,9 +109,101 @@ async def test_the_bytes_are_the_same(
     reply: Answer, request_headers: bytes, server_headers: list[tuple[bytes, bytes]]
 ) -> None:
     request = REQUEST % request_headers
-    at_once = await answered(reply, request, whole=True, headers=server_headers)
-    in_parts = await answered(reply, request, whole=False, headers=server_headers)
+    at_once = await answered(App(reply), request, server_headers)
+    in_parts = await answered(App(reply, takes_whole=False), request, server_headers)
 
     assert (1, 2) == (len(at_once.written), len(in_parts.written))
     assert b"".join(in_parts.written) == at_once.written[0]
     assert in_parts.closed == at_once.closed
+
+
+async def test_a_whole_request_needs_no_task() -> None:
+    app = App(answer.OK)
+    connection, transport, state = connected(app)
+    connection.data_received(REQUEST % b"")
+
+    assert (app.whole, state.tasks, transport.written) == ([b"{}"], set(), [])
+    app.waiting.pop()()
+    assert len(transport.written) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        REQUEST.replace(b"POST", b"PUT") % b"",
+        REQUEST.replace(b"callback", b"callback?a=1") % b"",
+        REQUEST.replace(b"/api", b"//api") % b"",
+        REQUEST.replace(b"1.1", b"1.0") % b"",
+        REQUEST % b"Expect: 100-continue\r\n",
+    ],
+)
+async def test_what_is_unusual_goes_the_long_way(request_: bytes) -> None:
+    app = App(answer.OK)
+    await answered(app, request_)
+    assert (app.whole, app.parts) == ([], [b"{}"])
+
+
+@pytest.mark.parametrize("place", range(1, len(REQUEST % b"")))
+async def test_a_request_may_come_in_two_pieces_cut_anywhere(place: int) -> None:
+    request, app = REQUEST % b"", App(answer.OK)
+    connection, transport, _ = connected(app)
+    connection.data_received(request[:place])
+    await turns()
+    connection.data_received(request[place:])
+    await turns()
+    await app.answer_all()
+
+    assert [b"{}"] == app.whole + app.parts
+    assert b"".join(transport.written).endswith(b"\r\n\r\nOK")
+
+
+async def test_a_chunked_body_that_is_there_is_whole_too() -> None:
+    app = App(answer.OK)
+    chunks = b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
+    await answered(
+        app, b"POST /api/tinkoff-callback HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    )
+    assert app.whole == [b"{}"]
+
+
+async def test_pipelined_requests_are_answered_in_their_order() -> None:
+    app = App(answer.OK, answer.NOT_AUTHENTIC, answer.OK)
+    connection, transport, _ = connected(app)
+    connection.data_received(REQUEST % b"" * 2)
+    await turns()
+    assert transport.written == []
+    await app.answer_all()
+    connection.data_received(REQUEST % b"")
+    await app.answer_all()
+
+    statuses = [piece[9:12] for piece in transport.written if piece.startswith(b"HTTP")]
+    assert statuses == [b"200", b"403", b"200"]
+    assert (len(app.whole), len(app.parts)) == (2, 1)
+
+
+async def test_whoever_hung_up_is_not_written_to() -> None:
+    app = App(answer.OK)
+    connection, transport, _ = connected(app)
+    connection.data_received(REQUEST % b"")
+    connection.connection_lost(None)
+    await app.answer_all()
+    assert transport.written == []
+
+
+async def test_a_drain_that_begins_meanwhile_makes_the_answer_the_last_one() -> None:
+    app = App(answer.OK)
+    connection, transport, state = connected(app)
+    connection.data_received(REQUEST % b"")
+    state.default_headers = [*state.default_headers, (b"connection", b"close")]
+    connection.announce_the_end()
+    await app.answer_all()
+    assert b"connection: close" in transport.written[0]
+    assert transport.closed
+
+
+async def test_a_body_that_breaks_off_wrongly_is_taken_by_nobody() -> None:
+    app = App(answer.OK)
+    head = b"POST /api/tinkoff-callback HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n"
+    transport = await answered(app, head + b"1\r\n{\r\nzz\r\n")
+    assert (app.whole, app.parts) == ([], [])
+    assert b"400" in transport.written[0]

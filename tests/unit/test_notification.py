@@ -264,9 +264,7 @@ def _said_of(body: bytes) -> Notification | str:
         return str(error)
 
 
-NUMBERS = st.sampled_from(
-    ["0", "-0", "-0.0", "1.0", "1.10", "1e5", "1E400", "1234567890" * 3, "-7", "01", "2."]
-)
+NUMBERS = st.sampled_from(["0", "-0", "-0.0", "1.0", "1.10", "1e5", "1E400", "1234567890" * 3, "-7", "01", "2."])
 TEXTS = st.sampled_from(
     ['"a"', '"b:c"', '"-0"', '"\\u0041"', '"\\ud800"', '"é"', '""', '"[{"', "null", "true", "false"]
 )

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
-from starlette.types import Scope, Send
+from starlette.types import Send
 
 from oplata.ingest.outcomes import Outcome
-
-WHOLE = "oplata.response.whole"
-"""The extension of ASGI that ``ingest/connection.py`` offers: ``read`` returns the body if it is there, and ``write``
-takes a whole response, its status, headers and body."""
 
 RETRY_AFTER_S = 5
 """When to come again after a 503. The bank keeps its own schedule; other senders listen."""
@@ -31,24 +24,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     terminal_key: str = ""
 
-    async def send(self, send: Send, scope: Scope | None = None) -> None:
+    async def send(self, send: Send) -> None:
         """Send the response. A client that is gone by now is nobody's fault."""
-        write = whole_writer(scope)
-        if write is not None and write(self.status, self.headers, self.body):
-            return
         try:
             # The dictionary and the list are new each time: a middleware around us may write into them.
             await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers]})
             await send({"type": "http.response.body", "body": self.body})
         except OSError:
             return
-
-
-def whole_writer(scope: Scope | None) -> Callable[[int, Any, bytes], bool] | None:
-    """What our own server offers in the scope's extensions: to write a response in one piece, if it can be at once."""
-    extensions = scope.get("extensions") if scope is not None else None
-    offered = extensions.get(WHOLE) if extensions else None
-    return offered["write"] if offered else None
 
 
 def refusal(outcome: Outcome, status: int, reason: str, *headers: tuple[bytes, bytes]) -> Answer:

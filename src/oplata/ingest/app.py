@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from oplata.errors import SettingsError
+from oplata.ingest.callback import Callback
 
 CALLBACK_PATH = "/api/tinkoff-callback"
 
@@ -87,6 +88,13 @@ class _CallbackFirst(Starlette):
         self._callback = callback
         self._path = path
         self._mounts = mounts
+
+    @property
+    def prompt(self) -> tuple[bytes, Callback] | None:
+        """The callback and its path, when our own server may hand it whole requests without going through here."""
+        if self.user_middleware or not isinstance(self._callback, Callback):
+            return None
+        return self._path.encode(), self._callback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("root_path") or self.user_middleware:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -22,9 +24,11 @@ from oplata.ingest.networks import Gate, Source
 from oplata.ingest.outcomes import LineLimit, Outcome, Outcomes
 from oplata.observability.faults import describe
 from oplata.observability.timings import Timings
-from oplata.queue.base import Publisher
+from oplata.queue.base import PromptPublisher, Publisher
 from oplata.queue.deadlines import Deadlines
 from oplata.queue.envelope import FORM, JSON, RECEIVED_AT_HEADER, SOURCE_HEADER, Envelope
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 CONFIRM_GRACE_S = 0.5
 """The publisher keeps the limit itself; this much later we stop waiting for it, in any case before the bank does."""
@@ -48,9 +52,20 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def new_message_id() -> str:
-    """A message id that nobody else has."""
-    return os.urandom(16).hex()
+def message_ids() -> Callable[[], str]:
+    """Gives message ids that nobody else has: one random number for all of them, and a count."""
+    ours, count = os.urandom(12).hex(), itertools.count()
+    return lambda: f"{ours}{next(count):08x}"
+
+
+class Asker(Protocol):
+    """Who waits for the answer to a request that is there as a whole."""
+
+    def answer(self, reply: Answer) -> None:
+        """Send the answer, if there is still somebody to hear it. Called once."""
+
+    def spawn(self, answering: Coroutine[object, object, None]) -> None:
+        """Run what leads to the answer. It may be canceled when the server's patience is over."""
 
 
 class Callback:
@@ -58,6 +73,8 @@ class Callback:
 
     It owns no task and no state but its counters, so any number of requests may run through it at the same time; what
     is in flight is bounded by the publisher. It never raises: what nobody foresaw is logged, and answered 503.
+
+    Our own server does not call it as ASGI has it, but hands it whole requests by ``take``.
     """
 
     def __init__(
@@ -68,20 +85,20 @@ class Callback:
         gate: Gate | None = None,
         limits: Limits | None = None,
         now_ms: Callable[[], int] = now_ms,
-        new_message_id: Callable[[], str] = new_message_id,
+        new_message_id: Callable[[], str] | None = None,
         lines: LineLimit | None = None,
     ) -> None:
         self.outcomes = Outcomes()
         self.seconds = Timings()
         self.begun = 0
         self._publisher = publisher
+        self._prompt = publisher if isinstance(publisher, PromptPublisher) else None
         self._keyring = keyring
         self._gate = gate or Gate()
         self._limits = limits or Limits()
         self._body_deadlines = Deadlines(self._limits.body_s)
-        self._confirm_deadlines = Deadlines(self._limits.confirm_s + CONFIRM_GRACE_S)
         self._now_ms = now_ms
-        self._new_message_id = new_message_id
+        self._new_message_id = new_message_id or message_ids()
         self._lines = lines or LineLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,49 +107,117 @@ class Callback:
         began_s = perf_counter()
         client = scope.get("client")
         source = self._gate.judge(client[0] if client else "", scope["headers"])
+
+        async def tell(reply: Answer) -> None:
+            await reply.send(send)
+
+        await self._see_through(lambda: self._decide(scope, source, receive), source, began_s, tell)
+
+    def take(self, peer: str, headers: Headers, body: bytes, asker: Asker) -> None:
+        """Answer a POST whose body is there, at once or later. ``headers`` have their names in lower case.
+
+        A genuine callback costs a turn of the loop and no task, as long as the queue has nothing to be waited for but
+        its confirm.
+        """
+        self.begun += 1
+        began_s = perf_counter()
+        until_s = asyncio.get_running_loop().time() + self._limits.confirm_s
+        source = self._gate.judge(peer, headers)
         try:
-            reply = await self._decide(scope, source, receive)
+            judged = self._judge(source, headers, body)
+            if isinstance(judged, Answer):
+                self._note(judged, source)
+                asker.answer(judged)
+                return
+
+            def told(is_durable: bool) -> None:
+                if is_durable:
+                    self._accept(began_s)
+                    asker.answer(answer.OK)
+                else:
+                    self._try_again(judged, source, began_s, until_s, asker)
+
+            prompt = self._prompt
+            if prompt is None or not prompt.begin(judged, told, timeout_s=self._limits.confirm_s):
+                self._try_again(judged, source, began_s, until_s, asker)
+        except Exception as error:
+            self._note_surprise(error, source)
+            asker.answer(answer.FAILED)
+
+    def _judge(self, source: Source, headers: Headers, body: bytes) -> Envelope | Answer:
+        """What is to be published, or why it is refused."""
+        if not source.welcome:
+            return answer.WRONG_NETWORK
+        content_type, refused = read_headers(headers, self._limits.body_bytes)
+        if refused is None and len(body) > self._limits.body_bytes:
+            refused = answer.TOO_LONG
+        refused = refused or self._verify(body, content_type)
+        return self._envelope(body, content_type, source) if refused is None else refused
+
+    def _try_again(self, envelope: Envelope, source: Source, began_s: float, until_s: float, asker: Asker) -> None:
+        """Publish what the queue does not take at once, or may have lost, in what is left of the time."""
+
+        async def tell(reply: Answer) -> None:
+            asker.answer(reply)
+
+        left_s = until_s - asyncio.get_running_loop().time()
+        asker.spawn(self._see_through(lambda: self._publish_within(left_s, envelope), source, began_s, tell))
+
+    async def _see_through(
+        self,
+        decide: Callable[[], Awaitable[Answer | None]],
+        source: Source,
+        began_s: float,
+        tell: Callable[[Answer], Awaitable[None]],
+    ) -> None:
+        """Tell the sender of the answer, whatever becomes of it."""
+        try:
+            reply = await decide()
         except asyncio.CancelledError:
             # The shutdown's patience is over. Whether the callback is queued is open; the bank will come again.
             self._note(answer.STOPPING, source)
-            await answer.STOPPING.send(send, scope)
+            await tell(answer.STOPPING)
             raise
         except Exception as error:
             self._note_surprise(error, source)
-            await answer.FAILED.send(send, scope)
+            await tell(answer.FAILED)
             return
         if reply is None:
             self.outcomes.count(Outcome.DISCONNECTED)
             return
-        self._note(reply, source)
         if reply is answer.OK:
-            self.seconds.observe(perf_counter() - began_s)
-        await reply.send(send, scope)
+            self._accept(began_s)
+        else:
+            self._note(reply, source)
+        await tell(reply)
 
     async def _decide(self, scope: Scope, source: Source, receive: Receive) -> Answer | None:
         """The answer, or ``None`` when there is nobody left to hear it."""
         if not source.welcome:
             return answer.WRONG_NETWORK
-        content_type, refused = read_head(scope, self._limits.body_bytes)
+        if scope["method"] != "POST":
+            return answer.WRONG_METHOD
+        content_type, refused = read_headers(scope["headers"], self._limits.body_bytes)
         if refused is not None:
             return refused
-        body = await self._body(scope, receive)
+        body = await self._body(receive)
         if not isinstance(body, bytes):
             return body
         refused = self._verify(body, content_type)
         if refused is not None:
             return refused
+        return await self._publish_within(self._limits.confirm_s, self._envelope(body, content_type, source))
+
+    async def _publish_within(self, left_s: float, envelope: Envelope) -> Answer:
+        if left_s <= 0:
+            return answer.UNCONFIRMED
         try:
-            with self._confirm_deadlines.limit():
-                return await self._publish(self._envelope(body, content_type, source))
+            async with asyncio.timeout(left_s + CONFIRM_GRACE_S):
+                return await self._publish(envelope, left_s)
         except TimeoutError:
             return answer.UNCONFIRMED
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | Answer | None:
-        whole = scope.get("extensions", {}).get(answer.WHOLE)
-        body: bytes | None = whole["read"]() if whole else None
-        if body is not None:
-            return body if len(body) <= self._limits.body_bytes else answer.TOO_LONG
+    async def _body(self, receive: Receive) -> bytes | Answer | None:
         try:
             with self._body_deadlines.limit():
                 return await read_body(receive, self._limits.body_bytes)
@@ -158,9 +243,9 @@ class Callback:
             headers={RECEIVED_AT_HEADER: self._now_ms(), SOURCE_HEADER: source.address},
         )
 
-    async def _publish(self, envelope: Envelope) -> Answer:
+    async def _publish(self, envelope: Envelope, timeout_s: float) -> Answer:
         try:
-            await self._publisher.publish(envelope, timeout_s=self._limits.confirm_s)
+            await self._publisher.publish(envelope, timeout_s=timeout_s)
         except Overloaded:
             return answer.OVERLOADED
         except NotConfirmed:
@@ -170,10 +255,12 @@ class Callback:
             return answer.UNAVAILABLE
         return answer.OK
 
+    def _accept(self, began_s: float) -> None:
+        self.outcomes.accepted += 1
+        self.seconds.observe(perf_counter() - began_s)
+
     def _note(self, reply: Answer, source: Source) -> None:
         self.outcomes.count(reply.outcome)
-        if reply.outcome is Outcome.ACCEPTED:
-            return
         suppressed = self._lines.admit()
         if suppressed is None:
             return
@@ -202,12 +289,10 @@ class Callback:
             )
 
 
-def read_head(scope: Scope, most_bytes: int) -> tuple[str, Answer | None]:
-    """The body's content type, and the refusal when the request's head alone deserves one."""
-    if scope["method"] != "POST":
-        return JSON, answer.WRONG_METHOD
+def read_headers(headers: Headers, most_bytes: int) -> tuple[str, Answer | None]:
+    """The body's content type, and the refusal when the request's headers alone deserve one."""
     content_type = JSON
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"content-type":
             if value != _PLAIN_JSON and value.partition(b";")[0].strip().lower() == FORM.encode():
                 content_type = FORM

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import termios
-from functools import lru_cache, partial
 from typing import Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.flow_control import service_unavailable
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from oplata.ingest import answer
-from oplata.ingest.answer import WHOLE
-
-Headers = tuple[tuple[bytes, bytes], ...]
+from oplata.ingest.callback import Callback
+from oplata.ingest.exchange import Exchange
 
 MAX_AROUND_BYTES = 64 * 1024
 """The most that one request may have beside its body: its line, headers, chunk sizes and trailers."""
@@ -46,6 +44,11 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_since_s: float | None = None
         self._made_at_s = 0.0
+        prompt: tuple[bytes, Callback] | None = getattr(self.app, "prompt", None)
+        self._prompt = prompt
+        self._taker: Callback | None = None
+        self._pieces: list[bytes] = []
+        self._keeps_alive = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -63,6 +66,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._around_bytes += len(data)
         super().data_received(data)
+        if self._taker is not None and not self.transport.is_closing():
+            self._begin_the_long_way()
         if self._head_complete:
             self._disarm()
         elif self._head_timer is None and not self.transport.is_closing():
@@ -75,11 +80,32 @@ class Connection(HttpToolsProtocol):
             raise OverflowError("too many pipelined requests")
         self._around_bytes = 0
         self._head_complete = False
-        super().on_message_begin()
+        self._taker = None
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
         self._head_complete = True
-        super().on_headers_complete()
+        if self._prompt is not None and self._may_be_prompt(self._prompt[0]):
+            self._taker, self._pieces, self._keeps_alive = self._prompt[1], [], self.parser.should_keep_alive()
+        else:
+            self._begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._around_bytes -= len(body)
+        if self._taker is None:
+            super().on_body(body)
+        else:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        taker, self._taker = self._taker, None
+        if taker is None:
+            super().on_message_complete()
+            return
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        exchange = Exchange(self, keep_alive=self._keeps_alive)
+        self.cycle = exchange  # type: ignore[assignment]  # It is as much of uvicorn's as a connection looks at.
+        taker.take(self.client[0] if self.client else "", self.headers, body, exchange)
 
     def announce_the_end(self) -> None:
         """Let the answer under way be the last one, if its head has not been sent."""
@@ -119,12 +145,36 @@ class Connection(HttpToolsProtocol):
         else:
             self.timeout_keep_alive_handler()
 
-    def on_body(self, body: bytes) -> None:
-        self._around_bytes -= len(body)
-        super().on_body(body)
+    def _may_be_prompt(self, path: bytes) -> bool:
+        """Whether this is the head of an ordinary callback, and nothing before it is still to be answered."""
+        limit = self.limit_concurrency
+        return (
+            self.url == path
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+            and not self.expect_100_continue
+            and not self._answering()
+            and not self.flow.write_paused
+            and (limit is None or (len(self.connections) < limit and len(self.tasks) < limit))
+        )
+
+    def _begin(self) -> None:
+        """Hand the request to the application, by a task, as uvicorn does."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # It makes the scope, and has not read anything yet.
+        self.url, self.expect_100_continue = url, expects
+        self.headers = self.scope["headers"] = headers
+        super().on_headers_complete()
+
+    def _begin_the_long_way(self) -> None:
+        """The rest of this body is still on its way, and somebody has to wait for it."""
+        self._taker = None
+        self._begin()
+        for piece in self._pieces:
+            super().on_body(piece)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["extensions"] = {WHOLE: {"read": partial(read_whole, cycle), "write": partial(write_whole, cycle)}}
         # uvicorn's own answer beyond its limit on connections does not say when to come again.
         super()._start_asgi_task(cycle, _overloaded if app is service_unavailable else app)
 
@@ -183,41 +233,6 @@ class Connection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-
-def read_whole(cycle: RequestResponseCycle) -> bytes | None:
-    """The body, if all of it has come already, as it nearly always has; else None, and it is to be waited for."""
-    if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
-        return None
-    body, cycle.body = bytes(cycle.body), bytearray()
-    return body
-
-
-def write_whole(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
-    """Write a response in one piece, the same bytes as through ``cycle.send``; False if that has to do it.
-
-    ``headers`` are ours, and so they are not examined one by one each time.
-    """
-    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
-        return False
-    head, closes = _head(status, (*cycle.default_headers, *headers))
-    cycle.keep_alive = cycle.keep_alive and not closes
-    end = b"\r\n" if cycle.keep_alive or closes else b"connection: close\r\n\r\n"
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join((head, end, body)))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True
-
-
-@lru_cache(maxsize=64)
-def _head(status: int, headers: Headers) -> tuple[bytes, bool]:
-    """The response's head but for its end, and whether it closes the connection. The date in it changes each second."""
-    lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)]
-    return b"".join(lines), (b"connection", b"close") in headers
 
 
 async def _overloaded(_: Scope, __: ASGIReceiveCallable, send: ASGISendCallable) -> None:

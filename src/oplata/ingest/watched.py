@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from oplata.bank.notification import parse
 from oplata.errors import BadNotification
 from oplata.observability.timings import Timings
-from oplata.queue.base import Publisher
+from oplata.queue.base import PromptPublisher, Publisher
 from oplata.queue.envelope import Envelope
 
 _log = structlog.get_logger("oplata.ingest")
@@ -20,6 +21,7 @@ class WatchedPublisher:
 
     def __init__(self, inner: Publisher, *, sample: float = 0.0) -> None:
         self._inner = inner
+        self._prompt = inner if isinstance(inner, PromptPublisher) else None
         self._sample = sample
         self._due = 0.0
         self.seconds = Timings()
@@ -33,6 +35,24 @@ class WatchedPublisher:
         except Exception:
             self.failures += 1
             raise
+        self._note(envelope, began_s)
+
+    def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        """As the inner one does, if it can."""
+        if self._prompt is None:
+            return False
+        began_s = perf_counter()
+
+        def ended(is_durable: bool) -> None:
+            if is_durable:
+                self._note(envelope, began_s)
+            else:
+                self.failures += 1
+            told(is_durable)
+
+        return self._prompt.begin(envelope, ended, timeout_s=timeout_s)
+
+    def _note(self, envelope: Envelope, began_s: float) -> None:
         self.seconds.observe(perf_counter() - began_s)
         if self._sample:
             self._due += self._sample

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -30,6 +30,19 @@ class Publisher(Protocol):
 
         Raises ``Overloaded`` when nothing was sent, and ``NotConfirmed`` when the message may or may not be in the
         queue. Within ``timeout_s`` it survives a lost connection by publishing again, so a message may arrive twice.
+        """
+
+
+@runtime_checkable
+class PromptPublisher(Publisher, Protocol):
+    """A publisher that mostly has nothing to wait for but the confirm, and so needs no task for it."""
+
+    def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        """Send a message now. Returns False if that would have to wait, or is refused; then nothing was sent.
+
+        ``told`` is called once, within ``timeout_s`` and never from inside this call: with True when the message is
+        durable, with False when nobody knows. Then it is to be published, as after any other doubt, and may arrive
+        twice. ``told`` must not raise.
         """
 
 

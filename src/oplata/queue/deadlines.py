@@ -5,10 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from types import TracebackType
+from typing import Protocol
+
+
+class Wait(Protocol):
+    """What ends at ``at_s`` of the loop's clock, unless it ``is_over`` by then."""
+
+    at_s: float
+    is_over: bool
+
+    def expire(self) -> None:
+        """End it, if it is not over. Must not raise."""
 
 
 class Deadlines:
-    """Makes limits that are all ``limit_s`` long. ``with deadlines.limit():`` is what ``asyncio.timeout`` is.
+    """Keeps limits that are all ``limit_s`` long. ``with deadlines.limit():`` is what ``asyncio.timeout`` is.
 
     Most waits end long before their time, so an ended one is only marked, and forgotten when the next one begins.
     """
@@ -16,23 +27,31 @@ class Deadlines:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[Limit] = deque()
+        self._waiting: deque[Wait] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def limit(self) -> Limit:
         """A limit for the current task; it begins to count now. Raises ``TimeoutError`` from its ``with`` block."""
         loop = asyncio.get_running_loop()
+        limit = Limit(loop.time() + self._limit_s, loop)
+        self._keep(limit, loop)
+        return limit
+
+    def watch(self, wait: Wait, now_s: float) -> None:
+        """Limit a wait that is no task's."""
+        wait.at_s = now_s + self._limit_s
+        self._keep(wait, asyncio.get_running_loop())
+
+    def _keep(self, wait: Wait, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             self._loop, self._timer = loop, None
             self._waiting.clear()
         waiting = self._waiting
         while waiting and waiting[0].is_over:
             waiting.popleft()
-        limit = Limit(loop.time() + self._limit_s, loop)
-        waiting.append(limit)
+        waiting.append(wait)
         if self._timer is None:
-            self._timer = loop.call_at(limit.at_s, self._look, loop)
-        return limit
+            self._timer = loop.call_at(wait.at_s, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable, TopologyError
 from oplata.observability.faults import describe
 from oplata.queue.backoff import delay_s
-from oplata.queue.base import Consumer, Publisher, Queue
+from oplata.queue.base import Consumer, PromptPublisher, Publisher, Queue
 from oplata.queue.envelope import Delivery, Envelope
 from oplata.queue.sqlite import SqliteQueue
 
@@ -48,6 +48,7 @@ class SpoolingPublisher:
         rng: random.Random | None = None,
     ) -> None:
         self._primary = primary
+        self._prompt = primary if isinstance(primary, PromptPublisher) else None
         self._spool = spool
         self._patience_s = patience_s
         self._forward_timeout_s = forward_timeout_s
@@ -100,6 +101,21 @@ class SpoolingPublisher:
             raise NotConfirmed
         await self._spool.publisher().publish(envelope, timeout_s=left_s)
         self.spooled += 1
+
+    def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        """As the protocol says, while the primary is there. What it does not confirm in time goes to the spool."""
+        if self._prompt is None or self._away_until_s:
+            return False
+        loop = asyncio.get_running_loop()
+        most_s = min(self._patience_s, timeout_s)
+        until_s = loop.time() + most_s
+
+        def ended(is_durable: bool) -> None:
+            if not is_durable and loop.time() >= until_s:
+                self._note_away(loop.time(), NotConfirmed(f"nothing was confirmed within {most_s:g} s"))
+            told(is_durable)
+
+        return self._prompt.begin(envelope, ended, timeout_s=most_s)
 
     def _may_try_primary(self, now_s: float) -> bool:
         if not self._away_until_s:

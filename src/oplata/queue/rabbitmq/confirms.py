@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
+
+import structlog
+
+from oplata.observability.faults import describe
+
+_log = structlog.get_logger(__name__)
 
 
 class Outcome(enum.Enum):
@@ -17,12 +25,12 @@ class Outcome(enum.Enum):
 
 
 class _Waiting(NamedTuple):
-    future: asyncio.Future[Outcome]
+    tell: Callable[[Outcome], None]
     sent_s: float
 
 
 class Confirms:
-    """Delivery tags, counted from 1 as the broker counts them, to futures.
+    """Delivery tags, counted from 1 as the broker counts them, to those who wait for the broker's word.
 
     A message whose publisher went away stays until the broker speaks of it: it is on its way all the same, and counts
     against the limit of what is in flight. All times are of the loop's clock, in seconds.
@@ -39,11 +47,15 @@ class Confirms:
     def expect(self, now_s: float) -> asyncio.Future[Outcome]:
         """Note that one message was just published; the future tells what became of it and never raises."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.watch(now_s, partial(_resolve, future))
+        return future
+
+    def watch(self, now_s: float, tell: Callable[[Outcome], None]) -> None:
+        """Note that one message was just published; ``tell`` is called once with what became of it."""
         if not self._waiting:
             self._progress_s = now_s
         self._last_tag += 1
-        self._waiting[self._last_tag] = _Waiting(future, now_s)
-        return future
+        self._waiting[self._last_tag] = _Waiting(tell, now_s)
 
     def hear(self, tag: int, is_taken: bool, multiple: bool) -> None:
         """Take the broker's word, as the channel passes it on."""
@@ -56,15 +68,15 @@ class Confirms:
         if not multiple:
             waiting = self._waiting.pop(tag, None)
             if waiting is not None:
-                _resolve(waiting.future, outcome)
+                _tell(waiting, outcome)
             return
         while self._waiting and next(iter(self._waiting)) <= tag:
-            _resolve(self._waiting.popitem(last=False)[1].future, outcome)
+            _tell(self._waiting.popitem(last=False)[1], outcome)
 
     def lose_all(self) -> None:
         """Wake every publisher: the channel is gone."""
         while self._waiting:
-            _resolve(self._waiting.popitem(last=False)[1].future, Outcome.LOST)
+            _tell(self._waiting.popitem(last=False)[1], Outcome.LOST)
 
     def touch(self, now_s: float) -> None:
         """Count as progress, after a time in which the broker had said that it would not confirm anything."""
@@ -77,6 +89,14 @@ class Confirms:
     def oldest_s(self, now_s: float) -> float:
         """Return how old the oldest message without an answer is."""
         return now_s - next(iter(self._waiting.values())).sent_s if self._waiting else 0.0
+
+
+def _tell(waiting: _Waiting, outcome: Outcome) -> None:
+    try:
+        waiting.tell(outcome)
+    except Exception as error:
+        # The others wait too, and the connection is not to be lost over it.
+        _log.error("queue.confirm_untold", traceback=describe(error))
 
 
 def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from pika import exceptions
 
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable
 from oplata.queue.backoff import delay_s
-from oplata.queue.deadlines import Deadlines, Limit
+from oplata.queue.deadlines import Deadlines
 from oplata.queue.envelope import Envelope
 from oplata.queue.rabbitmq.channel import Channel
 from oplata.queue.rabbitmq.confirms import Confirms, Outcome
@@ -38,6 +38,25 @@ _REFUSALS = 3
 _REFUSAL_PAUSE_S = 0.2
 
 _log = structlog.get_logger(__name__)
+
+
+class _Attempt:
+    """One message that was sent and waits for the broker's word, for so long."""
+
+    __slots__ = ("_told", "at_s", "is_over")
+
+    def __init__(self, told: Callable[[bool], None]) -> None:
+        self.at_s = 0.0
+        self.is_over = False
+        self._told = told
+
+    def end(self, outcome: Outcome) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._told(outcome is Outcome.CONFIRMED)
+
+    def expire(self) -> None:
+        self.end(Outcome.LOST)
 
 
 class RabbitPublisher:
@@ -91,16 +110,30 @@ class RabbitPublisher:
         properties = to_properties(envelope, now_ms=self._now_ms())
         await self.send(self._topology.name, properties, envelope.body, timeout_s=timeout_s)
 
+    def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        """As the protocol says: when there is a channel that takes messages, and room for one more of them."""
+        session, now_s = self._session, asyncio.get_running_loop().time()
+        channel = session.channel
+        if channel is None or session.stopped or self._connection.blocked or self._is_full():
+            return False
+        properties = to_properties(envelope, now_ms=self._now_ms())
+        if not self._sent(channel, self._topology.name, properties, envelope.body):
+            return False
+        attempt = _Attempt(told)
+        self._confirms.watch(now_s, attempt.end)
+        self._limits(timeout_s).watch(attempt, now_s)
+        return True
+
     async def send(self, routing_key: str, properties: Any, body: bytes, *, timeout_s: float) -> None:
         """Publish to one of our queues and return once it is confirmed, publishing again after a lost connection.
 
         Raises ``Overloaded`` at once, ``NotConfirmed`` after ``timeout_s`` or the broker's refusal, ``TopologyError``.
         """
-        if max(self._callers, len(self._confirms)) >= self._max_in_flight:
+        if self._is_full():
             raise Overloaded
         self._callers += 1
         try:
-            with self._limit(timeout_s):
+            with self._limits(timeout_s).limit():
                 await self._send_until_confirmed(routing_key, properties, body)
         except TimeoutError:
             raise NotConfirmed(self._late(timeout_s)) from None
@@ -122,12 +155,20 @@ class RabbitPublisher:
 
     async def _send_once(self, routing_key: str, properties: Any, body: bytes) -> Outcome:
         channel = await self._session.ready()
+        if not self._sent(channel, routing_key, properties, body):
+            return Outcome.LOST
+        return await self._confirms.expect(asyncio.get_running_loop().time())
+
+    def _sent(self, channel: Channel, routing_key: str, properties: Any, body: bytes) -> bool:
         try:
             channel.raw.basic_publish("", routing_key, body, properties, mandatory=True)
         except (exceptions.ConnectionWrongStateError, exceptions.ChannelWrongStateError):
             self._session.renew()
-            return Outcome.LOST
-        return await self._confirms.expect(asyncio.get_running_loop().time())
+            return False
+        return True
+
+    def _is_full(self) -> bool:
+        return max(self._callers, len(self._confirms)) >= self._max_in_flight
 
     async def _prepare(self, channel: Channel) -> None:
         """Make a channel ready to publish on: the topology is there, and confirms are counted from 1."""
@@ -169,14 +210,14 @@ class RabbitPublisher:
                 _log.warning("queue.confirm_stuck", in_flight=len(confirms), limit_s=_STUCK_LIMIT_S)
                 self._session.renew()
 
-    def _limit(self, timeout_s: float) -> Limit:
-        """A limit from now on. Callers have a few lengths between them, and each length has one timer."""
+    def _limits(self, timeout_s: float) -> Deadlines:
+        """The limits of this length. Callers have a few lengths between them, and each length has one timer."""
         deadlines = self._deadlines.get(timeout_s)
         if deadlines is None:
             if len(self._deadlines) >= _DIFFERENT_TIMEOUTS:
                 self._deadlines.pop(next(iter(self._deadlines)))
             deadlines = self._deadlines[timeout_s] = Deadlines(timeout_s)
-        return deadlines.limit()
+        return deadlines
 
     def _late(self, timeout_s: float) -> str:
         """Say why a publish took too long, as far as that is known."""
