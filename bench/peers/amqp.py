@@ -37,7 +37,7 @@ class BareClient(asyncio.Protocol):
 
     async def open(self) -> None:
         """Connect and open the channel."""
-        host, port = self._url.hostname, self._url.port
+        host, port = self._url.hostname or "127.0.0.1", self._url.port or 5672
         await self._loop.create_connection(lambda: self, host, port)
         await self._ask(b"AMQP\x00\x00\x09\x01")
         user, password = unquote(self._url.username or ""), unquote(self._url.password or "")
