@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy import event
 from oplata.bank.keyring import Keyring
 from oplata.queue.envelope import Delivery, Envelope, HeaderValue
 from oplata.storage.engine import Database
+from oplata.storage.session import Session
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.worker.apply import Applied, apply
 from oplata.worker.batch import Work, read
@@ -96,12 +98,24 @@ def counted(database: Database, look: Callable[[list[str]], None] = lambda _stat
         statements.append(statement)
         look(statements)
 
+    ask = Session.ask
+
+    async def noted(session: Session, statement: str, *values: object) -> Sequence[object]:
+        note(None, None, statement)
+        return await ask(session, statement, *values)
+
     assert database._engine is not None
     event.listen(database._engine.sync_engine, "before_cursor_execute", note)
     try:
-        yield statements
+        with patch.object(Session, "ask", noted):  # These go past SQLAlchemy and its events.
+            yield statements
     finally:
         event.remove(database._engine.sync_engine, "before_cursor_execute", note)
+
+
+def scheme_of(url: str) -> str:
+    """Which database it is."""
+    return url.partition(":")[0]
 
 
 def without_begin(statements: Sequence[str]) -> list[str]:

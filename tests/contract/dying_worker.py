@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 from oplata import Change, Handlers, Transaction
 from oplata.queue.sqlite import SqliteQueue
 from oplata.storage.engine import Database
+from oplata.storage.session import Session
 from oplata.worker.batch import read
 from oplata.worker.handling import Handling
 from oplata.worker.settlement import Settlement
@@ -55,8 +56,22 @@ class Countdown:
 
     def listen(self) -> None:
         """Each statement is two points, before it is sent and when it was answered; the commit's beginning is one."""
-        for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        for name in ("before_cursor_execute", "after_cursor_execute"):
             event.listen(Engine, name, lambda *_: self.point())
+        ask, commit = Session.ask, Session.commit
+
+        async def asked(session: Session, statement: str, *values: object) -> Sequence[Any]:
+            self.point()
+            rows = await ask(session, statement, *values)
+            self.point()
+            return rows
+
+        async def committed(session: Session) -> None:
+            self.point()
+            await commit(session)
+
+        Session.ask = asked  # type: ignore[method-assign, assignment]
+        Session.commit = committed  # type: ignore[method-assign, assignment]
 
 
 class Stepped(Awaitable[None]):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oplata.domain.payment import Evidence, PaymentKey
+from oplata.domain.payment import PaymentKey
 from oplata.orders.commands import Orders
 from oplata.storage.engine import Database
-from oplata.storage.payments import Payments
+from oplata.storage.payments import Held, Payments
 from oplata.worker.archived import Span
 from oplata.worker.difference import Difference, Replayed
 from oplata.worker.forecast import Forecast
@@ -304,11 +304,11 @@ async def test_a_callback_that_comes_while_its_payment_is_folded_is_not_lost(
 
     async with opened(database_url) as other:
 
-        async def save(self: Payments, evidence: Mapping[PaymentKey, Evidence], at_ms: int) -> None:
+        async def save(self: Payments, changed: Mapping[PaymentKey, Held], at_ms: int) -> None:
             if not late:
                 late.append(asyncio.create_task(apply_all(other, callback("CONFIRMED"))))
                 await asyncio.wait(late, timeout=1)  # It waits for our lock, and would be done by now without one.
-            await whole(self, evidence, at_ms)
+            await whole(self, changed, at_ms)
 
         monkeypatch.setattr(Payments, "save", save)
         await replayed(database)

@@ -34,18 +34,8 @@ from tests.databases import (
 
 pytestmark = pytest.mark.anyio
 
-STEPS = [
-    "archive.keep",
-    "events.record",
-    "payments.lock",
-    "payments.save",
-    "orders.lock",
-    "payments.of_orders",
-    "orders.save",
-    "changes.append",
-    "commit",
-]
-REGISTRATION_STEPS = ["orders.lock", "orders.register", "payments.of_orders", "orders.save", "changes.append", "commit"]
+STEPS = ["intake.take", "orders.lock", "grounds.of_orders", "telling.tell", "commit"]
+REGISTRATION_STEPS = ["orders.lock", "orders.register", "grounds.of_orders", "telling.tell", "commit"]
 BLOCKED_S = 0.15
 
 

@@ -88,7 +88,7 @@ def conclude(evidence: Evidence) -> Payment:
     """What the payment is. The evidence holds at least one status."""
     contradiction = _contradiction(evidence)
     statuses = evidence.seen or {"NEW": Amounts(-1, -1)}
-    status = max(statuses, key=lambda name: PAYMENT_STATUSES[name].rank)
+    status = max(statuses, key=_rank)
     # Every refund leaves less, so of several amounts with one status the lowest is the latest.
     known = statuses[status].low if statuses[status].low >= 0 else statuses[status].high
     return Payment(
@@ -136,10 +136,13 @@ def _failed_claims(evidence: Evidence) -> str | None:
     return f"the bank reported {', '.join(sorted(evidence.failed))} with Success: false"
 
 
+def _rank(status: str) -> int:
+    return PAYMENT_STATUSES[status].rank
+
+
 def _contradiction(evidence: Evidence) -> str | None:
-    captured = [status for status in PAYMENT_STATUSES if status in AFTER_CAPTURE and status in evidence.seen]
-    if "REVERSED" in evidence.seen and captured:
-        return f"the bank reported both REVERSED and {captured[0]}"
+    if "REVERSED" in evidence.seen and (captured := AFTER_CAPTURE.intersection(evidence.seen)):
+        return f"the bank reported both REVERSED and {min(captured, key=_rank)}"
     if len(evidence.orders) > 1:
         return f"the bank named several orders for one payment: {', '.join(evidence.orders[:5])}"
     confirmed = evidence.seen.get("CONFIRMED")

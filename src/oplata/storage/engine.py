@@ -7,17 +7,17 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import URL, Connection, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from oplata.errors import Contention, DatabaseUnavailable, SettingsError
 from oplata.storage.faults import mapped
 from oplata.storage.listener import hear_notifications, watch_file
-from oplata.storage.session import Session
+from oplata.storage.session import Session, driver_of
 from oplata.storage.thread import Connection as Thread
 from oplata.storage.unit_of_work import UnitOfWork
 
@@ -45,6 +45,11 @@ _POSTGRES_SETTINGS = {
     # A worker that is stopped in the middle of a transaction may not hold its locks for ever.
     "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_S}s",
     "timezone": "UTC",
+    # Our statements are about some rows of large tables. A plan is kept while a table grows from nothing, and one that
+    # reads the whole table was right for its first minute only.
+    "enable_seqscan": "off",
+    # A table that has to be read whole, for want of an index, is no reason to compile anything.
+    "jit": "off",
 }
 
 
@@ -80,7 +85,7 @@ class Database:
                 self._engine = (
                     _sqlite_engine(self._url, self._connect)
                     if self._is_sqlite
-                    else _postgres_engine(self._url, self._pool_size)
+                    else _postgres_engine(self._url, self._pool_size, isolation_level="AUTOCOMMIT")
                 )
 
     async def stop(self) -> None:
@@ -97,10 +102,11 @@ class Database:
         one that asks for it later can only fail; ``read_only`` leaves it. A ``snapshot`` is read only, and all its
         statements see the tables as they were at the first one; SQLite's readers always do.
         """
-        async with self._prepared(read_only=read_only or snapshot, snapshot=snapshot) as connection:
-            session = Session(connection)
-            await session.begin()
-            yield UnitOfWork(session)
+        async with (
+            self._prepared(read_only=read_only or snapshot) as connection,
+            _begun(Session(connection), snapshot=snapshot) as uow,
+        ):
+            yield uow
 
     async def transact(self, work: Callable[[UnitOfWork], Coroutine[Any, Any, T]]) -> T:
         """Do some work in a transaction, commit it, and return what it returned. Raises as ``unit_of_work`` does.
@@ -108,14 +114,14 @@ class Database:
         The work waits for nothing but its statements: on SQLite all of it, from the beginning to the commit, is done
         in the thread of the connection, which is cheaper than to hand over each of them.
         """
-        async with self._prepared(read_only=False, snapshot=False) as connection:
-            thread = (await connection.get_raw_connection()).driver_connection
+        async with self._prepared(read_only=False) as connection:
+            thread = driver_of(connection)
             if isinstance(thread, Thread):
                 return await thread.whole(_transaction(Session(connection, thread), work))
             return await _transaction(Session(connection), work)
 
     @contextlib.asynccontextmanager
-    async def _prepared(self, *, read_only: bool, snapshot: bool) -> AsyncIterator[AsyncConnection]:
+    async def _prepared(self, *, read_only: bool) -> AsyncIterator[AsyncConnection]:
         """A connection on which such a transaction may begin."""
         async with contextlib.AsyncExitStack() as stack:
             if not read_only:
@@ -124,8 +130,6 @@ class Database:
                 connection = await stack.enter_async_context(self._connected())
                 if self._is_sqlite:
                     await connection.execution_options(oplata_begin="BEGIN" if read_only else "BEGIN IMMEDIATE")
-                elif snapshot:
-                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     async def migrate(self) -> str:
@@ -242,10 +246,23 @@ class Database:
 
 
 async def _transaction(session: Session, work: Callable[[UnitOfWork], Coroutine[Any, Any, T]]) -> T:
-    await session.begin()
-    result = await work(UnitOfWork(session))
-    await session.commit()
-    return result
+    async with _begun(session) as uow:
+        result = await work(uow)
+        await uow.commit()
+        return result
+
+
+@contextlib.asynccontextmanager
+async def _begun(session: Session, *, snapshot: bool = False) -> AsyncIterator[UnitOfWork]:
+    interrupted = False
+    try:
+        await session.begin(snapshot=snapshot)
+        yield UnitOfWork(session)
+    except BaseException as error:
+        interrupted = not isinstance(error, Exception)
+        raise
+    finally:
+        await session.leave(interrupted=interrupted)
 
 
 def parse_url(url: str) -> URL:
@@ -283,11 +300,17 @@ def _refuse_others(url: URL, known: frozenset[str]) -> None:
         raise SettingsError(f"the database URL has the parameter {others[0]!r}, which is not known here: {allowed}")
 
 
-def _postgres_engine(url: URL, pool_size: int, *, command_timeout_s: float = STATEMENT_TIMEOUT_S + 5) -> AsyncEngine:
-    return create_async_engine(
+def _postgres_engine(
+    url: URL,
+    pool_size: int,
+    *,
+    command_timeout_s: float = STATEMENT_TIMEOUT_S + 5,
+    isolation_level: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED",
+) -> AsyncEngine:
+    engine = create_async_engine(
         url,
         hide_parameters=True,  # They are payments, and the text of an exception ends in logs.
-        isolation_level="READ COMMITTED",
+        isolation_level=isolation_level,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
@@ -297,6 +320,18 @@ def _postgres_engine(url: URL, pool_size: int, *, command_timeout_s: float = STA
             "server_settings": _POSTGRES_SETTINGS,
         },
     )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def look(connection: Any, _record: object, _proxy: object) -> None:
+        driver = connection.driver_connection
+        # The driver hears when the server hangs up; whoever takes such a connection next gets a new one.
+        if driver.is_closed():
+            raise InvalidatePoolError("the server has closed the connection")
+        # What was done on it would be committed with whatever comes next. Sessions see to it that there is none.
+        if driver.is_in_transaction():
+            raise DisconnectionError("the connection is in somebody's transaction")
+
+    return engine
 
 
 async def _dispose(engine: AsyncEngine) -> None:

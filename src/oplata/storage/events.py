@@ -129,6 +129,21 @@ class EventStore:
         return frozenset((await self._session.execute(statement)).scalars())
 
 
+def written(event: Event) -> tuple[str | None, ...]:
+    """An event's columns but for the digest and the time, as texts that a cast makes of it what it was."""
+    success, amount = event.success, event.amount_kopecks
+    return (
+        event.kind.value,
+        event.terminal_key,
+        event.payment_id,
+        event.order_id,
+        event.status,
+        None if success is None else str(success),
+        None if amount is None else str(amount),
+        msgspec.json.encode(event.details).decode(),
+    )
+
+
 def _row(event: Event) -> tuple[object, ...]:
     return (
         event.digest,

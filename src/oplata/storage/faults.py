@@ -45,7 +45,7 @@ def translate(error: BaseException | None) -> OplataError:
     if isinstance(state, str):
         return _of_state(state, inner)
     refused = UnicodeEncodeError | OverflowError | sqlite3.IntegrityError | sqlite3.DataError
-    if isinstance(error, refused):
+    if isinstance(error, refused) or isinstance(inner, UnicodeEncodeError | OverflowError):
         return DataRejected(f"the database refuses a value: {_kind(inner)}")
     if isinstance(error, sqlite3.OperationalError):
         return _of_sqlite(error)

@@ -11,13 +11,32 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.domain.status import OrderStatus
 from oplata.storage.pages import Found, newest
+from oplata.storage.rows import relation, texts
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import orders, payments
 
 _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_at_ms, orders.c.updated_at_ms)
 _STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
 _ALL = tuple(orders.c)
-_NAMES = [col.name for col in _ALL]
+
+# As with the payments in ``intake``: an update that changes no row locks every row that it met, in the order of the
+# keys, and the rows that were there are read after that, each at its newest version.
+_HOLDING = f"""
+WITH {relation("wanted", "order_id", first=3)},
+made AS (
+    INSERT INTO orders (order_id, status, version, created_at_ms, updated_at_ms)
+    SELECT order_id, $5::text, 0, $6::bigint, $6 FROM wanted ORDER BY n
+    ON CONFLICT (order_id) DO UPDATE SET version = orders.version WHERE false
+    RETURNING order_id
+)
+SELECT wanted.order_id, known.amount_kopecks, known.status, known.review, known.version, known.registered_at_ms,
+    known.created_at_ms, known.updated_at_ms, made.order_id IS NOT NULL AS made
+FROM wanted LEFT JOIN made ON made.order_id = wanted.order_id
+LEFT JOIN LATERAL (
+    SELECT orders.* FROM orders WHERE orders.order_id = wanted.order_id AND made.order_id IS NULL
+    FOR NO KEY UPDATE OFFSET 0
+) AS known ON true
+"""  # noqa: S608  Names and places, and all of them are ours.
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,11 +77,27 @@ class Orders:
         That row is what a registration and a callback, at the same moment, meet at: without it each would miss the
         other. ``order_ids`` are distinct and ascending.
         """
+        if self._session.dialect == "postgresql":
+            return await self._lock_at_once(order_ids, at_ms)
         rows = [(order_id, OrderStatus.UNREGISTERED.value, 0, at_ms, at_ms) for order_id in order_ids]
         await self._session.execute(self._making(), self._session.bind(_NEW, rows))
         bound = self._session.bind((orders.c.order_id,), [(order_id,) for order_id in order_ids])
         found: Any = await self._session.execute(self._holding(), bound)
-        return {row[0]: OrderRow(**dict(zip(_NAMES, row, strict=True))) for row in found}
+        return {row[0]: _order(row) for row in found}
+
+    async def _lock_at_once(self, order_ids: Sequence[str], at_ms: int) -> dict[str, OrderRow]:
+        rows = await self._session.ask(_HOLDING, *texts([order_ids]), OrderStatus.UNREGISTERED.value, at_ms)
+        held: dict[str, OrderRow] = {}
+        unseen: list[str] = []
+        for row in rows:
+            if row[2] is not None:
+                held[row[0]] = _order(row)
+            elif row[8]:
+                held[row[0]] = _made(row[0], at_ms)
+            else:
+                unseen.append(row[0])
+        # These were made by a transaction that was committed after the statement had begun.
+        return held | await self.some(unseen) if unseen else held
 
     @built_once
     def _making(self) -> Executable:
@@ -154,3 +189,30 @@ class Orders:
         place = (table.created_at_ms, table.order_id)
         found = await newest(self._session, _ALL, place, along=along, besides=besides, before=before, limit=limit)
         return found.each(lambda row: OrderRow(**row))
+
+
+def _order(row: Sequence[Any]) -> OrderRow:
+    return OrderRow(
+        order_id=row[0],
+        amount_kopecks=row[1],
+        status=row[2],
+        review=row[3],
+        version=row[4],
+        registered_at_ms=row[5],
+        created_at_ms=row[6],
+        updated_at_ms=row[7],
+    )
+
+
+def _made(order_id: str, at_ms: int) -> OrderRow:
+    """The order that was not known yet."""
+    return OrderRow(
+        order_id=order_id,
+        amount_kopecks=None,
+        status=OrderStatus.UNREGISTERED.value,
+        review=None,
+        version=0,
+        registered_at_ms=None,
+        created_at_ms=at_ms,
+        updated_at_ms=at_ms,
+    )

@@ -27,27 +27,49 @@ _STATE = (
 _WHOLE = (*_STATE[:-1], payments.c.created_at_ms, payments.c.updated_at_ms)
 
 
+PAYMENT_COLUMNS = "terminal_key payment_id order_id status amount_kopecks review evidence"
+"""What ``as_columns`` makes."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What is known of a payment: the evidence, what it amounts to, and the text that it is stored as."""
+
+    evidence: Evidence
+    payment: Payment
+    text: str
+
+
+def held(evidence: Evidence) -> Held:
+    """All that follows from this evidence, which holds at least one status."""
+    return Held(evidence, conclude(evidence), msgspec.json.encode(evidence).decode())
+
+
 class Payments:
     """Reads and writes ``payments``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def lock(self, told: Mapping[PaymentKey, Evidence], at_ms: int) -> dict[PaymentKey, Evidence]:
+    async def lock(self, told: Mapping[PaymentKey, Held], at_ms: int) -> dict[PaymentKey, Evidence]:
         """Hold these payments until the transaction ends; new ones are stored with the evidence that is told of them.
 
         Returns the evidence of the others, as it stood. Whoever locks several locks them in ascending order, so nobody
         deadlocks.
         """
+        if not told:
+            return {}
         keys = sorted(told)
         rows = [(*key, *_columns(told[key]), at_ms, at_ms) for key in keys]
         fresh: Any = await self._session.execute(self._holding(), self._session.bind(_WHOLE, rows))
         inserted = {tuple(row) for row in fresh}
-        known = [key for key in keys if key not in inserted]
-        if not known:
+        return await self.read([key for key in keys if key not in inserted])
+
+    async def read(self, keys: Sequence[PaymentKey]) -> dict[PaymentKey, Evidence]:
+        """The evidence of these payments, which are locked."""
+        if not keys:
             return {}
-        stood: Any = await self._session.execute(self._reading(), self._session.bind(_KEY, known))
-        return {(row[0], row[1]): _decode(row[2]) for row in stood}
+        stood: Any = await self._session.execute(self._reading(), self._session.bind(_KEY, keys))
+        return {(row[0], row[1]): decoded(row[2]) for row in stood}
 
     @built_once
     def _holding(self) -> Executable:
@@ -73,16 +95,16 @@ class Payments:
             .from_select(list(given.c.keys()), self._session.every(given))
             .on_conflict_do_nothing(index_elements=list(_KEY))
         )
-        nothing = _encode(Evidence())
+        nothing = msgspec.json.encode(Evidence()).decode()
         await self._session.execute(
             fresh, self._session.bind(_NEW, [(*key, "NEW", nothing, at_ms, at_ms) for key in keys])
         )
 
-    async def save(self, evidence: Mapping[PaymentKey, Evidence], at_ms: int) -> None:
+    async def save(self, changed: Mapping[PaymentKey, Held], at_ms: int) -> None:
         """Store the evidence of payments that are locked, and all that follows from it."""
-        if not evidence:
+        if not changed:
             return
-        rows = [(*key, *_columns(evidence[key]), at_ms) for key in sorted(evidence)]
+        rows = [(*key, *_columns(changed[key]), at_ms) for key in sorted(changed)]
         await self._session.execute(self._saving(), self._session.bind(_STATE, rows))
 
     @built_once
@@ -100,7 +122,7 @@ class Payments:
         bound = self._session.bind((payments.c.order_id,), [(order_id,) for order_id in order_ids])
         rows: Any = await self._session.execute(self._of_orders(), bound)
         for row in rows:
-            payment = conclude(_decode(row[2]))
+            payment = conclude(decoded(row[2]))
             found.setdefault(str(payment.order_id), {})[row[0], row[1]] = payment
         return found
 
@@ -114,19 +136,30 @@ class Payments:
         )
 
 
-def _columns(evidence: Evidence) -> tuple[object, ...]:
-    payment = conclude(evidence)
-    return (payment.order_id, payment.status, payment.amount_kopecks, payment.review, _encode(evidence))
+def as_columns(known: Mapping[PaymentKey, Held]) -> list[Sequence[str | None]]:
+    """Payments as columns of texts, for PostgreSQL's own statements."""
+    concluded = [held.payment for held in known.values()]
+    return [
+        [key[0] for key in known],
+        [key[1] for key in known],
+        [payment.order_id for payment in concluded],
+        [payment.status for payment in concluded],
+        [None if payment.amount_kopecks is None else str(payment.amount_kopecks) for payment in concluded],
+        [payment.review for payment in concluded],
+        [held.text for held in known.values()],
+    ]
 
 
-def _encode(evidence: Evidence) -> str:
-    return msgspec.json.encode(evidence).decode()
+def _columns(known: Held) -> tuple[object, ...]:
+    payment = known.payment
+    return (payment.order_id, payment.status, payment.amount_kopecks, payment.review, known.text)
 
 
 _DECODER = msgspec.json.Decoder(Evidence)
 
 
-def _decode(text: str) -> Evidence:
+def decoded(text: str) -> Evidence:
+    """The evidence that is stored as this text. Raises ``DataRejected``."""
     try:
         return _DECODER.decode(text)
     except msgspec.MsgspecError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 _NAME = "input"
 _LARGEST_BITS = 63
+_PRIVATE_USE = ((0xE000, 0xF8FF), (0xF0000, 0xFFFFD), (0x100000, 0x10FFFD))
 
 
 @lru_cache(maxsize=100)
@@ -76,3 +77,48 @@ def _plain(value: object) -> object:
         # SQLite would take the JSON number, and keep a rounded one.
         raise OverflowError
     return value.decode() if isinstance(value, bytes) else value
+
+
+def relation(name: str, columns: str, *, first: int) -> str:
+    """PostgreSQL's words for a relation of texts with a number ``n`` from 1, to stand in a WITH; filled by ``texts``.
+
+    ``columns`` are the names, with a space between two; ``first`` is the place of its first parameter.
+    """
+    names = columns.split()
+    split = ", ".join(f"string_to_table(${place}, $1, $2)" for place in range(first + 1, first + 1 + len(names)))
+    given = f"ROWS FROM ({split}) WITH ORDINALITY AS given ({', '.join(names)}, n)"
+    return f"{name} AS (SELECT * FROM {given} WHERE n <= ${first})"  # noqa: S608  Names and places, and they are ours.
+
+
+def texts(*relations: Sequence[Sequence[str | None]]) -> list[object]:
+    """The parameters of some relations, each given column by column: two marks, then for each its length and its texts.
+
+    An array costs the driver a question for each value, and the server a call. A column that is one text, with a mark
+    behind each value, costs both of them next to nothing. The marks are such that no value holds one.
+    """
+    for separator, nothing in _marks():
+        given: list[object] = [separator, nothing]
+        for columns in relations:
+            rows = len(columns[0])
+            given.append(rows)
+            for values in columns:
+                nulls = values.count(None)
+                filled = [nothing if each is None else each for each in values] if nulls else values
+                text = separator.join([*filled, ""])  # type: ignore[list-item]  # There is no None in it.
+                if text.count(separator) != rows or text.count(nothing) != nulls:
+                    break
+                given.append(text)
+            else:
+                continue
+            break
+        else:
+            return given
+    raise OverflowError
+
+
+def _marks() -> Iterator[tuple[str, str]]:
+    """Two control characters that were made for this, and then what nobody may have agreed upon a meaning for."""
+    yield "\x1f", "\x1e"
+    for first, last in _PRIVATE_USE:
+        for code in range(first, last, 2):
+            yield chr(code), chr(code + 1)

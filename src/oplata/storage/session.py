@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
 
+from oplata.errors import Contention, OplataError
 from oplata.storage import rows
 from oplata.storage.faults import mapped
 from oplata.storage.listener import CHANGE_LOG_CHANNEL
@@ -33,6 +35,11 @@ from oplata.storage.thread import Connection as Thread
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Executable)
+
+ROLLBACK_TIMEOUT_S = 3
+
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 CHANGE_LOG_LOCK = 0x6F706C617461
 """The key of the advisory lock that orders the change log: the letters of oplata."""
@@ -60,8 +67,17 @@ def built_once(build: Callable[[Any], S]) -> Callable[[Any], S]:
     return statement
 
 
+def driver_of(connection: AsyncConnection) -> Any:
+    """The driver's own connection, without a question to anybody: it is connected."""
+    assert connection.sync_connection is not None  # noqa: S101  As long as it is open.
+    return connection.sync_connection.connection.driver_connection
+
+
 class Session:
     """Runs statements inside one transaction, and raises only our own exceptions.
+
+    PostgreSQL's connections are in SQLAlchemy's autocommit mode, which leaves BEGIN, COMMIT and ROLLBACK to us: that is
+    one round trip each, by the driver's own hand, and whatever runs in between is in our transaction.
 
     ``thread`` is given where all of this runs in the thread of SQLite's connection, and nothing has to be waited for.
     """
@@ -70,6 +86,7 @@ class Session:
         self._connection = connection
         self._thread = thread
         self._dialect = connection.dialect.name
+        self._driver: Any = driver_of(connection) if self._dialect == "postgresql" else None
 
     @property
     def dialect(self) -> str:
@@ -88,22 +105,63 @@ class Session:
             return self._at_once.execute(statement, parameters)
         return await self._whole(self._connection.execute(statement, parameters))
 
+    async def ask(self, statement: str, *values: object) -> Sequence[Any]:
+        """Run a statement in PostgreSQL's own words, past SQLAlchemy, and return its rows.
+
+        The driver prepares it once for each connection. Raises the errors of the storage room.
+        """
+        with mapped():
+            return cast(Sequence[Any], await self._driver.fetch(statement, *values))
+
+    async def begin(self, *, snapshot: bool = False) -> None:
+        """Begin the transaction."""
+        with mapped():
+            if self._thread is not None:
+                self._at_once.begin()
+            elif self._driver is None:
+                await self._whole(self._connection.begin())
+            else:
+                await self._driver.execute(_BEGIN_SNAPSHOT if snapshot else _BEGIN)
+
     async def commit(self) -> None:
         """Commit the transaction."""
         with mapped():
             if self._thread is not None:
                 self._thread.go_on()
                 self._at_once.commit()
-            else:
+            elif self._driver is None:
                 await self._whole(self._connection.commit())
+            elif (said := await self._driver.execute("COMMIT")) != "COMMIT":
+                # That is how PostgreSQL ends one in which a statement has failed.
+                raise Contention(f"the database answered COMMIT with {said}")
 
-    async def begin(self) -> None:
-        """Begin the transaction."""
-        with mapped():
-            if self._thread is not None:
-                self._at_once.begin()
-            else:
-                await self._whole(self._connection.begin())
+    async def leave(self, *, interrupted: bool) -> None:
+        """Roll back what was not committed; a connection that is in doubt is given up instead. Raises nothing.
+
+        ``interrupted`` is whether a statement may be under way that nobody waits for any more.
+        """
+        if self._driver is None or self._connection.invalidated or await self._is_over(interrupted=interrupted):
+            return
+        try:
+            with contextlib.suppress(OplataError), mapped():
+                await self._connection.invalidate()
+        finally:
+            self._driver.terminate()
+
+    async def _is_over(self, *, interrupted: bool) -> bool:
+        """Whether the connection is in no transaction any more. One that is in doubt must never be lent again."""
+        if interrupted or self._driver.is_closed():
+            return False
+        if not self._driver.is_in_transaction():
+            return True
+        try:
+            with contextlib.suppress(OplataError), mapped():
+                await self._driver.execute("ROLLBACK", timeout=ROLLBACK_TIMEOUT_S)
+                return True
+        except BaseException:
+            self._driver.terminate()
+            raise
+        return False
 
     @property
     def _at_once(self) -> Connection:

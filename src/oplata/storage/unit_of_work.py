@@ -13,7 +13,9 @@ from oplata.storage.changes import ChangeLog
 from oplata.storage.dead_letters import DeadLetters
 from oplata.storage.deliveries import Deliveries
 from oplata.storage.events import EventStore
+from oplata.storage.grounds import Grounds
 from oplata.storage.handling import Handling
+from oplata.storage.intake import Intake
 from oplata.storage.keys import Keys
 from oplata.storage.orders import Orders
 from oplata.storage.payments import Payments
@@ -21,6 +23,7 @@ from oplata.storage.projection import Projection
 from oplata.storage.rollups import Rollups
 from oplata.storage.session import Session
 from oplata.storage.sinks import Sinks
+from oplata.storage.telling import Telling
 from oplata.storage.transaction import Transaction, lent
 from oplata.storage.words import Words
 
@@ -45,6 +48,9 @@ class UnitOfWork:
         self.keys = Keys(session)
         self.rollups = Rollups(session)
         self.handling = Handling(session)
+        self.intake = Intake(session, self.archive, self.events, self.payments)
+        self.grounds = Grounds(session, self.payments, self.words)
+        self.telling = Telling(session, self.payments, self.orders, self.changes)
 
     def lend(self) -> AbstractAsyncContextManager[Transaction]:
         """This transaction for a handler of the shop. Raises what a statement of the handler's failed with."""

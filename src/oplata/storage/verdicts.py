@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -10,42 +11,54 @@ from oplata.domain.order import judge
 from oplata.domain.payment import Payment, PaymentKey
 from oplata.domain.status import OrderStatus
 from oplata.storage.changes import Change
+from oplata.storage.grounds import Basis
 from oplata.storage.orders import OrderRow
+from oplata.storage.payments import Held
 from oplata.storage.unit_of_work import UnitOfWork
-from oplata.storage.words import Word, status_of
 
 Handle = Callable[[UnitOfWork, Sequence[Change]], Awaitable[None]]
 """Runs the shop's handlers for changes that are about to be told, in the transaction that makes them."""
 
 
 async def reach_verdicts(
-    uow: UnitOfWork, order_ids: Iterable[str], at_ms: int, *, handle: Handle | None = None
+    uow: UnitOfWork,
+    order_ids: Iterable[str],
+    at_ms: int,
+    *,
+    handle: Handle | None = None,
+    mine: Mapping[PaymentKey, Payment] | None = None,
+    unsaved: Mapping[PaymentKey, Held] | None = None,
 ) -> list[Change]:
     """Lock these orders, judge each by its payments and by what was said of it, store and tell what changed.
 
-    Call it after the payments are saved: two transactions that touch payments of one order meet at the order's lock,
-    and the second one sees what the first one committed.
+    Call it after the payments are locked: two transactions that touch payments of one order meet at the order's lock,
+    and the second one sees what the first one committed. ``mine`` are the payments that this transaction holds, as they
+    will be; those of them that are ``unsaved`` are stored here.
     """
     wanted = sorted(set(order_ids))
     if not wanted:
+        await uow.payments.save(unsaved or {}, at_ms)
         return []
     held = await uow.orders.lock(wanted, at_ms)
-    payments, words = await uow.payments.of_orders(wanted), await uow.words.of_orders(wanted)
+    # Nothing changes an order that nobody has registered, so that what it rests on need not be read.
+    registered = [order_id for order_id in wanted if held[order_id].amount_kopecks is not None]
+    basis = await uow.grounds.of_orders(registered, mine or {}) if registered else Basis({}, {})
     told = [
         change
         for order_id in wanted
-        if (change := _change(held[order_id], payments.get(order_id, {}), words.get(order_id), at_ms)) is not None
+        if (change := _change(held[order_id], basis.payments.get(order_id, {}), basis.words.get(order_id), at_ms))
+        is not None
     ]
-    await uow.orders.save({change.order_id: _changed(held[change.order_id], change) for change in told})
-    if handle is not None and told:
-        # Before the append: from there to the commit everybody waits for us, and a handler may take its time.
-        await handle(uow, told)
-    await uow.changes.append(told, handled=handle is not None)
+    await uow.telling.tell(
+        held, told, unsaved or {}, at_ms, handle=None if handle is None else functools.partial(handle, uow)
+    )
     return told
 
 
-def _change(order: OrderRow, payments: Mapping[PaymentKey, Payment], word: Word | None, at_ms: int) -> Change | None:
-    verdict = judge(order.amount_kopecks, payments, status_of(word))
+def _change(
+    order: OrderRow, payments: Mapping[PaymentKey, Payment], word: OrderStatus | None, at_ms: int
+) -> Change | None:
+    verdict = judge(order.amount_kopecks, payments, word)
     if verdict.status.value == order.status and verdict.review == order.review:
         return None
     return Change(
@@ -57,16 +70,6 @@ def _change(order: OrderRow, payments: Mapping[PaymentKey, Payment], word: Word 
         amount_kopecks=order.amount_kopecks,
         review=verdict.review,
         changed_at_ms=at_ms,
-    )
-
-
-def _changed(order: OrderRow, change: Change) -> OrderRow:
-    return msgspec.structs.replace(
-        order,
-        status=change.status,
-        review=change.review,
-        version=change.version,
-        updated_at_ms=change.changed_at_ms,
     )
 
 

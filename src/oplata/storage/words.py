@@ -57,4 +57,9 @@ class Words:
 
 def status_of(word: Word | None) -> OrderStatus | None:
     """The status that was said; None for no word, and for one that somebody damaged."""
-    return OrderStatus(word.status) if word is not None and word.status in OrderStatus.__members__.values() else None
+    return None if word is None else status_said(word.status)
+
+
+def status_said(status: str) -> OrderStatus | None:
+    """The status that a word's column names; None where somebody damaged it."""
+    return OrderStatus(status) if status in OrderStatus.__members__.values() else None

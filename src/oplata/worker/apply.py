@@ -16,6 +16,7 @@ from oplata.domain.payment import Evidence, PaymentKey, evidence_of, join, moves
 from oplata.domain.status import PAYMENT_STATUSES
 from oplata.storage.archive import ArchivedCallback
 from oplata.storage.changes import Change
+from oplata.storage.payments import Held, held
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import Handle, reach_verdicts
 from oplata.worker.batch import Work
@@ -37,34 +38,39 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 async def apply(uow: UnitOfWork, works: Sequence[Work], at_ms: int, *, handle: Handle | None = None) -> Applied:
     """Apply a batch inside the caller's transaction, which the caller commits. Raises the errors of storage."""
-    archived, told = _archived(works), {work.event.digest: work.event for work in works}
-    await uow.archive.keep(archived)
-    fresh = await uow.events.record([told[digest] for digest in sorted(told)], at_ms)
-    news = [told[digest] for digest in sorted(fresh)]
-    touched = await _advance(uow, [event for event in news if moves_payment(event)], at_ms)
-    changes = await reach_verdicts(uow, touched, at_ms, handle=handle)
+    archived, by_digest = _archived(works), {work.event.digest: work.event for work in works}
+    told = [by_digest[digest] for digest in sorted(by_digest)]
+    paid = _paid(told)
+    taken = await uow.intake.take(archived, told, paid, at_ms)
+    # To join what was told before adds nothing, so it does not matter which of a payment's events are fresh.
+    unsaved = {key: held(join(stood, paid[key].evidence)) for key, stood in sorted(taken.stood.items())}
+    moved = {key: unsaved.get(key) or paid[key] for key in taken.moved}
+    changes = await reach_verdicts(
+        uow,
+        {order_id for each in moved.values() for order_id in each.evidence.orders},
+        at_ms,
+        handle=handle,
+        mine={key: each.payment for key, each in moved.items()},
+        unsaved=unsaved,
+    )
+    news = [event for event in told if event.digest in taken.fresh]
     return Applied(
-        fresh=len(fresh),
-        repeats=len(works) - len(fresh),
+        fresh=len(news),
+        repeats=len(works) - len(news),
         changes=changes,
         unknown_statuses=frozenset(_unknown_statuses(news)),
         statuses=Counter(event.status for event in news),
     )
 
 
-async def _advance(uow: UnitOfWork, news: Sequence[Event], at_ms: int) -> frozenset[str]:
-    """Join what is new into the payments' evidence; returns the orders that have to be judged again."""
-    by_payment: dict[PaymentKey, Evidence] = {}
-    for event in news:
-        key = (event.terminal_key, event.payment_id or "")
-        evidence = evidence_of(event)
-        by_payment[key] = join(by_payment[key], evidence) if key in by_payment else evidence
-    if not by_payment:
-        return frozenset()
-    known = await uow.payments.lock(by_payment, at_ms)
-    joined = {key: join(evidence, by_payment[key]) for key, evidence in known.items()}
-    await uow.payments.save(joined, at_ms)
-    return frozenset(order_id for evidence in (by_payment | joined).values() for order_id in evidence.orders)
+def _paid(told: Iterable[Event]) -> dict[PaymentKey, Held]:
+    """The payments that these events move, in ascending order of their keys, with what these events say of them."""
+    evidence: dict[PaymentKey, Evidence] = {}
+    for event in told:
+        if moves_payment(event):
+            key, said = (event.terminal_key, event.payment_id or ""), evidence_of(event)
+            evidence[key] = join(evidence[key], said) if key in evidence else said
+    return {key: held(evidence[key]) for key in sorted(evidence)}
 
 
 def _archived(works: Sequence[Work]) -> list[ArchivedCallback]:

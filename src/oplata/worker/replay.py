@@ -22,6 +22,7 @@ from oplata.errors import Contention
 from oplata.queue.backoff import delay_s
 from oplata.storage.audit import Entry
 from oplata.storage.engine import Database
+from oplata.storage.payments import held
 from oplata.storage.projection import projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import reach_verdicts, restore_told
@@ -220,14 +221,14 @@ async def _refold(uow: UnitOfWork, keys: Sequence[PaymentKey], at_ms: int) -> tu
     told = await uow.events.of_payments(keys)
     # A payment that only statuses of the future speak of has no row, as with the worker.
     await uow.payments.create([key for key in keys if fold(told.get(key, ()))], at_ms)
-    held = await uow.projection.get(keys, lock=True)
+    standing = await uow.projection.get(keys, lock=True)
     # Read again under the locks. What an event adds from here on, its transaction joins once it has the lock after us.
     folded = refolded(keys, await uow.events.of_payments(keys))
-    wrong = {key: folded[key] for key, stored in held.items() if stored != projected(folded[key])}
+    wrong = {key: folded[key] for key, stored in standing.items() if stored != projected(folded[key])}
     if wrong:
-        await uow.payments.save(wrong, at_ms)
-    orders = {each for key in wrong for each in orders_of(held[key], projected(folded[key]))}
-    return [difference(key, held[key], projected(folded[key])) for key in sorted(wrong)], orders
+        await uow.payments.save({key: held(evidence) for key, evidence in wrong.items()}, at_ms)
+    orders = {each for key in wrong for each in orders_of(standing[key], projected(folded[key]))}
+    return [difference(key, standing[key], projected(folded[key])) for key in sorted(wrong)], orders
 
 
 async def _known(uow: UnitOfWork, order_ids: Sequence[str]) -> list[str]:
