@@ -9,19 +9,34 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections.abc import Sequence
 
 import pytest
 
 from oplata.bank.notification import parse
 from oplata.orders.commands import Orders
 from oplata.queue.envelope import Envelope
+from oplata.storage.changes import Change
 from oplata.storage.engine import Database
+from oplata.storage.unit_of_work import UnitOfWork
+from oplata.worker.apply import apply
 from tests.contract.amqp import received, running
-from tests.databases import KEYRING, ORDER_KOPECKS, apply_all, callback, counted, scheme_of, without_begin
+from tests.databases import (
+    KEYRING,
+    NOW_MS,
+    ORDER_KOPECKS,
+    apply_all,
+    callback,
+    counted,
+    scheme_of,
+    without_begin,
+    works,
+)
 
 pytestmark = pytest.mark.anyio
 
 STATEMENTS_OF_KNOWN_PAYMENTS = {"postgresql": 4, "sqlite": 11}
+STATEMENTS_WITH_HANDLERS = {"postgresql": 5, "sqlite": 9}
 MOST_ALLOCATED_BLOCKS = 60
 
 
@@ -34,6 +49,21 @@ async def test_a_further_event_of_known_payments_costs_what_it_did(database: Dat
     with counted(database) as statements:
         await apply_all(database, *confirmed)
     assert len(without_begin(statements)) == STATEMENTS_OF_KNOWN_PAYMENTS[scheme_of(database_url)]
+
+
+async def test_handlers_stand_between_two_statements_and_cost_no_more(database: Database, database_url: str) -> None:
+    async def handle(_uow: UnitOfWork, told: Sequence[Change]) -> None:
+        handled.append(len(told))
+
+    handled: list[int] = []
+    await Orders(database).register("order-1", ORDER_KOPECKS)
+    with counted(database) as statements:
+        async with database.unit_of_work() as uow:
+            await apply(uow, works(callback()), NOW_MS, handle=handle)
+            await uow.commit()
+
+    assert handled == [1]
+    assert len(without_begin(statements)) == STATEMENTS_WITH_HANDLERS[scheme_of(database_url)]
 
 
 async def test_what_is_published_in_one_turn_leaves_in_one_write(amqp_url: str, queue_name: str) -> None:

@@ -19,9 +19,8 @@ from oplata.storage.session import CHANGE_LOG_LOCK, Session
 
 _TOLD = "order_id version status previous_status amount_kopecks review traceparent"
 
-# An INSERT that always conflicts is an update that always goes by the key's index. The log is locked when everything
-# else is stored: whoever holds it holds up all others.
-_TELLING = f"""
+# An INSERT that always conflicts is an update that always goes by the key's index.
+_STORED = f"""
 WITH {relation("told", _TOLD, first=3)},
 {relation("paid", PAYMENT_COLUMNS, first=11)},
 saved AS (
@@ -41,7 +40,13 @@ stored AS (
     ON CONFLICT (order_id) DO UPDATE SET status = excluded.status, review = excluded.review,
         version = excluded.version, updated_at_ms = excluded.updated_at_ms
     RETURNING 1
-),
+)
+"""  # noqa: S608  Names and places, and all of them are ours.
+
+_STORING = f"{_STORED} SELECT count(*) FROM stored"  # noqa: S608
+
+# The log is locked when everything else is stored: whoever holds it holds up all others.
+_TELLING = f"""{_STORED},
 change_log AS (
     SELECT pg_advisory_xact_lock({CHANGE_LOG_LOCK}), pg_notify('{CHANGE_LOG_CHANNEL}', '')
     WHERE (SELECT count(*) FROM stored) > 0
@@ -75,19 +80,25 @@ class Telling:
 
         ``held`` are the rows of the orders, as they stood. ``handle`` runs the shop's handlers.
         """
-        if handle is None and told and self._session.dialect == "postgresql":
-            await self._tell_at_once(told, paid, at_ms)
+        if not told and not paid:
             return
-        await self._payments.save(paid, at_ms)
-        await self._orders.save({each.order_id: _changed(held[each.order_id], each) for each in told})
+        if self._session.dialect == "postgresql":
+            statement = _STORING if handle is not None or not told else _TELLING
+            await self._session.ask(statement, *texts(self._columns(told), as_columns(paid)), at_ms)
+            if statement is _TELLING:
+                return
+        else:
+            await self._payments.save(paid, at_ms)
+            await self._orders.save({each.order_id: _changed(held[each.order_id], each) for each in told})
         if handle is not None and told:
             # Before the append: from there to the commit everybody waits for us, and a handler may take its time.
             await handle(told)
         await self._changes.append(told, handled=handle is not None)
 
-    async def _tell_at_once(self, told: Sequence[Change], paid: Mapping[PaymentKey, Held], at_ms: int) -> None:
+    def _columns(self, told: Sequence[Change]) -> list[Sequence[str | None]]:
+        """The columns of ``_TOLD``."""
         traces = self._changes.traces
-        columns: list[Sequence[str | None]] = [
+        return [
             [each.order_id for each in told],
             [str(each.version) for each in told],
             [each.status for each in told],
@@ -96,7 +107,6 @@ class Telling:
             [each.review for each in told],
             [traces.get(each.order_id) for each in told],
         ]
-        await self._session.ask(_TELLING, *texts(columns, as_columns(paid)), at_ms)
 
 
 def _changed(order: OrderRow, change: Change) -> OrderRow:

@@ -37,7 +37,7 @@ async def reach_verdicts(
     """
     wanted = sorted(set(order_ids))
     if not wanted:
-        await uow.payments.save(unsaved or {}, at_ms)
+        await uow.telling.tell({}, [], unsaved or {}, at_ms)
         return []
     held = await uow.orders.lock(wanted, at_ms)
     # Nothing changes an order that nobody has registered, so that what it rests on need not be read.
