@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 
@@ -52,7 +52,9 @@ def judge(
     for key in sorted(payments):
         (_, payment_id), payment = key, payments[key]
         mismatch = _mismatch(amount_kopecks, payment)
-        complaints.extend(f"payment {payment_id}: {each}" for each in (payment.review, mismatch) if each is not None)
+        for complaint in (payment.review, mismatch):
+            if complaint is not None:
+                complaints.append(f"payment {payment_id}: {complaint}")
         if payment.disputed or mismatch is not None:
             continue
         if payment.phase is Phase.CAPTURED and payment.captured_kopecks is None:
@@ -64,11 +66,18 @@ def judge(
                 paid_by.append(payment_id)
     if len(paid_by) > 1:
         complaints.append(f"paid {len(paid_by)} times, by payments {', '.join(paid_by[:5])}")
-    status = next((status for phase, status in _PRECEDENCE if phase in phases), OrderStatus.PENDING)
+    status = _highest(phases)
     if word is not None:
         complaints.extend(_against(word, status))
         status = raised(status, word)
     return Verdict(status, _bounded("; ".join(complaints)) or None)
+
+
+def _highest(phases: Container[Phase]) -> OrderStatus:
+    for phase, status in _PRECEDENCE:
+        if phase in phases:
+            return status
+    return OrderStatus.PENDING
 
 
 def raised(status: OrderStatus, word: OrderStatus) -> OrderStatus:

@@ -40,6 +40,7 @@ _POSTGRES_SETTINGS = {
     "application_name": "oplata",
     # A commit that was answered must be on the disk, whatever the server's own default is.
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
     # A worker that is stopped in the middle of a transaction may not hold its locks for ever.
