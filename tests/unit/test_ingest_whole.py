@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -54,20 +57,23 @@ class App:
         self.replies = list(replies)
         self.whole: list[bytes] = []
         self.parts: list[bytes] = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self.waiting: list[Callable[[], None]] = []
         self.prompt = (b"/api/tinkoff-callback", self) if takes_whole else None
 
-    def take(self, _peer: str, _headers: Headers, body: bytes, asker: Asker) -> None:
+    def take(self, _peer: str, headers: Headers, body: bytes, asker: Asker) -> None:
+        self.headers = list(headers)
         self.whole.append(body)
         reply = self.replies.pop(0)
         self.waiting.append(lambda: asker.answer(reply))
 
-    async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        self.headers = list(scope["headers"])
         self.parts.append(body)
         await self.replies.pop(0).send(send)
 
@@ -76,6 +82,16 @@ class App:
         while self.waiting:
             self.waiting.pop(0)()
             await turns()
+
+
+class Hasty(App):
+    """The same, but for refusals: it gives them at once."""
+
+    def take(self, peer: str, headers: Headers, body: bytes, asker: Asker) -> None:
+        refuses = self.replies[0] is not answer.OK
+        super().take(peer, headers, body, asker)
+        if refuses:
+            self.waiting.pop()()
 
 
 async def turns() -> None:
@@ -166,6 +182,16 @@ async def test_a_chunked_body_that_is_there_is_whole_too() -> None:
     assert app.whole == [b"{}"]
 
 
+@pytest.mark.parametrize("takes_whole", [True, False])
+async def test_what_follows_a_body_is_no_header(takes_whole: bool) -> None:
+    """A proxy writes what it vouches for into the headers, and hands on what a sender writes behind the body."""
+    app = App(answer.OK, takes_whole=takes_whole)
+    head = b"POST /api/tinkoff-callback HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await answered(app, head + b"2\r\n{}\r\n0\r\nX-Forwarded-For: 91.194.226.1\r\nContent-Encoding: gzip\r\n\r\n")
+    assert app.headers == [(b"transfer-encoding", b"chunked")]
+    assert app.whole + app.parts == [b"{}"]
+
+
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
     app = App(answer.OK, answer.NOT_AUTHENTIC, answer.OK)
     connection, transport, _ = connected(app)
@@ -207,3 +233,55 @@ async def test_a_body_that_breaks_off_wrongly_is_taken_by_nobody() -> None:
     transport = await answered(app, head + b"1\r\n{\r\nzz\r\n")
     assert (app.whole, app.parts) == ([], [])
     assert b"400" in transport.written[0]
+
+
+async def test_a_request_is_answered_once() -> None:
+    app = App(answer.OK)
+    connection, transport, state = connected(app)
+    connection.data_received(REQUEST % b"")
+    tell = app.waiting.pop()
+    tell()
+    app.replies.append(answer.FAILED)
+    tell()
+    assert len(transport.written) == 1
+    assert state.total_requests == 1
+
+
+async def test_a_connection_stays_while_a_request_waits_that_was_sent_behind_one_that_was_refused() -> None:
+    """The refusal begins the time that the connection may idle, and the next request ends it."""
+    app = Hasty(answer.NOT_AUTHENTIC, answer.OK)
+    connection, transport, _ = connected(app)
+    connection.timeout_keep_alive = cast(Any, 0.05)
+    connection.data_received(REQUEST % b"" * 2)
+    await asyncio.sleep(0.15)
+    assert (len(transport.written), transport.closed) == (1, False)
+    await app.answer_all()
+    assert transport.written[1].endswith(b"OK")
+    await asyncio.sleep(0.15)
+    assert transport.closed
+
+
+async def test_nothing_of_a_request_is_kept_when_it_was_answered() -> None:
+    app = App(answer.OK)
+    connection, _, _ = connected(app)
+    connection.data_received(REQUEST % b"")
+    await app.answer_all()
+    assert sys.getrefcount(app.whole[0]) == sys.getrefcount(app.parts)  # Held by the list, as that is by the app.
+    assert connection.transport is not None
+
+
+async def test_a_connection_that_is_gone_leaves_nothing_to_the_collector() -> None:
+    """It is told to look seldom, since requests leave no cycles behind them."""
+    app = App(answer.OK)
+    connection, transport, state = connected(app)
+    connection.data_received(REQUEST % b"")
+    await app.answer_all()
+    connection.connection_lost(None)
+    gone = weakref.ref(connection)
+    gc.disable()
+    try:
+        del connection, transport, state
+        await turns()
+        assert gone() is None
+    finally:
+        gc.enable()
