@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ class Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.closed = False
+        self.socket: socket.socket | None = None
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -46,8 +48,8 @@ class Transport:
     def resume_reading(self) -> None:
         pass
 
-    def get_extra_info(self, _name: str, default: Any = None) -> Any:
-        return default
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.socket if name == "socket" and self.socket is not None else default
 
 
 class App:
@@ -252,13 +254,15 @@ async def test_a_connection_stays_while_a_request_waits_that_was_sent_behind_one
     app = Hasty(answer.NOT_AUTHENTIC, answer.OK)
     connection, transport, _ = connected(app)
     connection.timeout_keep_alive = cast(Any, 0.05)
-    connection.data_received(REQUEST % b"" * 2)
-    await asyncio.sleep(0.15)
-    assert (len(transport.written), transport.closed) == (1, False)
-    await app.answer_all()
-    assert transport.written[1].endswith(b"OK")
-    await asyncio.sleep(0.15)
-    assert transport.closed
+    transport.socket, other = socket.socketpair()
+    with transport.socket, other:
+        connection.data_received(REQUEST % b"" * 2)
+        await asyncio.sleep(0.15)
+        assert (len(transport.written), transport.closed) == (1, False)
+        await app.answer_all()
+        assert transport.written[1].endswith(b"OK")
+        await asyncio.sleep(0.15)
+        assert transport.closed
 
 
 async def test_nothing_of_a_request_is_kept_when_it_was_answered() -> None:

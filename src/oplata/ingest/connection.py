@@ -47,6 +47,7 @@ class Connection(HttpToolsProtocol):
         prompt: tuple[bytes, Callback] | None = getattr(self.app, "prompt", None)
         self._prompt = prompt
         self._taker: Callback | None = None
+        self._head: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._keeps_alive = True
 
@@ -62,6 +63,8 @@ class Connection(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
+        # The two know each other. Whoever ends connections by the thousand leaves the collector nothing of them.
+        self.cycle = None  # type: ignore[assignment]  # As it was at first, in uvicorn too.
 
     def data_received(self, data: bytes) -> None:
         self._around_bytes += len(data)
@@ -81,12 +84,15 @@ class Connection(HttpToolsProtocol):
         self._around_bytes = 0
         self._head_complete = False
         self._taker = None
+        self._idle_since_s = None  # The one before may have been answered in the midst of what was read.
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
         self._head_complete = True
+        # What stands behind a body is the sender's word, also where a proxy vouches for the headers: nobody reads it.
+        self._head, self.headers = self.headers, []
         if self._prompt is not None and self._may_be_prompt(self._prompt[0]):
-            self._taker, self._pieces, self._keeps_alive = self._prompt[1], [], self.parser.should_keep_alive()
+            self._taker, self._keeps_alive = self._prompt[1], self.parser.should_keep_alive()
         else:
             self._begin()
 
@@ -102,10 +108,11 @@ class Connection(HttpToolsProtocol):
         if taker is None:
             super().on_message_complete()
             return
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        pieces, self._pieces = self._pieces, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         exchange = Exchange(self, keep_alive=self._keeps_alive)
         self.cycle = exchange  # type: ignore[assignment]  # It is as much of uvicorn's as a connection looks at.
-        taker.take(self.client[0] if self.client else "", self.headers, body, exchange)
+        taker.take(self.client[0] if self.client else "", self._head, body, exchange)
 
     def announce_the_end(self) -> None:
         """Let the answer under way be the last one, if its head has not been sent."""
@@ -161,17 +168,18 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Hand the request to the application, by a task, as uvicorn does."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, expects = self.url, self.expect_100_continue
         super().on_message_begin()  # It makes the scope, and has not read anything yet.
         self.url, self.expect_100_continue = url, expects
-        self.headers = self.scope["headers"] = headers
+        self.scope["headers"] = self._head
         super().on_headers_complete()
 
     def _begin_the_long_way(self) -> None:
         """The rest of this body is still on its way, and somebody has to wait for it."""
         self._taker = None
         self._begin()
-        for piece in self._pieces:
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
             super().on_body(piece)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

@@ -40,6 +40,8 @@ class Exchange:
 
     def answer(self, reply: Answer) -> None:
         """Write the answer in one piece. A client that is gone by now is nobody's fault."""
+        if self.response_complete:
+            return  # A second one would pass for the answer to the next request.
         connection = self._connection
         self.response_complete = True
         if self.disconnected or connection.transport.is_closing():
