@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -126,3 +127,23 @@ async def test_a_stop_tells_those_who_wait_that_nobody_knows(amqp_url: str, queu
         await queue.stop()
         assert told.outcomes == [(1, False)]
         assert not publisher.begin(Envelope(body=b"2"), told.of(2), timeout_s=TIMEOUT_S)
+
+
+async def test_whoever_was_told_is_let_go_of_while_others_still_wait(amqp_url: str, queue_name: str) -> None:
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told, early = await prompt(queue), Told(), Told()
+        gone = weakref.ref(early)
+        assert publisher.begin(Envelope(body=b"1"), early.of(1), timeout_s=TIMEOUT_S)
+        await early.until(1)
+        del early
+        assert gone() is None
+
+        wire.swallow()
+        late = Told()
+        gone = weakref.ref(late)
+        assert publisher.begin(Envelope(body=b"2"), told.of(2), timeout_s=TIMEOUT_S)
+        assert publisher.begin(Envelope(body=b"3"), late.of(3), timeout_s=0.2)
+        assert await late.until(1) == [(3, False)]
+        del late
+        assert gone() is None
+        assert told.outcomes == []

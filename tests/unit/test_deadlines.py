@@ -84,3 +84,33 @@ def test_what_has_ended_is_forgotten() -> None:
         return len(deadlines._waiting)
 
     assert 1 == lived(many())
+
+
+class Unheard:
+    """A wait whose end raises where it should not, or is noted."""
+
+    def __init__(self, ended: list[int], number: int) -> None:
+        self.at_s = 0.0
+        self.is_over = False
+        self._ended = ended
+        self._number = number
+
+    def expire(self) -> None:
+        if self._number == 0:
+            raise RuntimeError("nobody there")
+        self._ended.append(self._number)
+
+
+def test_one_that_raises_at_its_end_keeps_no_other_from_its_own() -> None:
+    async def four() -> list[int]:
+        loop, deadlines, ended = asyncio.get_running_loop(), Deadlines(10), list[int]()
+        for number in range(3):
+            deadlines.watch(Unheard(ended, number), loop)
+        await asyncio.sleep(5)
+        deadlines.watch(Unheard(ended, 3), loop)
+        await asyncio.sleep(7)
+        assert ended == [1, 2]
+        await asyncio.sleep(5)
+        return ended
+
+    assert [1, 2, 3] == lived(four())

@@ -13,6 +13,9 @@ from oplata.observability.timings import Timings
 from oplata.queue.base import PromptPublisher, Publisher
 from oplata.queue.envelope import Envelope
 
+_TOO_LITTLE_S = 0.05
+"""With less of its time left than this nobody publishes a message again."""
+
 _log = structlog.get_logger("oplata.ingest")
 
 
@@ -24,12 +27,13 @@ class WatchedPublisher:
         self._prompt = inner if isinstance(inner, PromptPublisher) else None
         self._sample = sample
         self._due = 0.0
+        self._in_doubt: dict[str, float] = {}
         self.seconds = Timings()
         self.failures = 0
 
     async def publish(self, envelope: Envelope, *, timeout_s: float) -> None:
         """As the inner one does, raising what it raises."""
-        began_s = perf_counter()
+        began_s = self._in_doubt.pop(envelope.message_id, None) or perf_counter()
         try:
             await self._inner.publish(envelope, timeout_s=timeout_s)
         except Exception:
@@ -38,17 +42,21 @@ class WatchedPublisher:
         self._note(envelope, began_s)
 
     def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
-        """As the inner one does, if it can."""
+        """As the inner one does, if it can. What is in doubt is published then, and has not failed before that has."""
         if self._prompt is None:
             return False
         began_s = perf_counter()
 
         def ended(is_durable: bool) -> None:
-            if is_durable:
-                self._note(envelope, began_s)
-            else:
-                self.failures += 1
-            told(is_durable)
+            try:
+                if is_durable:
+                    self._note(envelope, began_s)
+                elif perf_counter() - began_s < timeout_s - _TOO_LITTLE_S:
+                    self._in_doubt[envelope.message_id] = began_s
+                else:
+                    self.failures += 1
+            finally:
+                told(is_durable)
 
         return self._prompt.begin(envelope, ended, timeout_s=timeout_s)
 

@@ -7,6 +7,12 @@ from collections import deque
 from types import TracebackType
 from typing import Protocol
 
+import structlog
+
+from oplata.observability.faults import describe
+
+_log = structlog.get_logger(__name__)
+
 
 class Wait(Protocol):
     """What ends at ``at_s`` of the loop's clock, unless it ``is_over`` by then."""
@@ -37,10 +43,10 @@ class Deadlines:
         self._keep(limit, loop)
         return limit
 
-    def watch(self, wait: Wait, now_s: float) -> None:
-        """Limit a wait that is no task's."""
-        wait.at_s = now_s + self._limit_s
-        self._keep(wait, asyncio.get_running_loop())
+    def watch(self, wait: Wait, loop: asyncio.AbstractEventLoop) -> None:
+        """Limit a wait that is no task's; it begins to count now, on the running loop."""
+        wait.at_s = loop.time() + self._limit_s
+        self._keep(wait, loop)
 
     def _keep(self, wait: Wait, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
@@ -57,9 +63,17 @@ class Deadlines:
         self._timer = None
         waiting, now_s = self._waiting, loop.time()
         while waiting and (waiting[0].is_over or waiting[0].at_s <= now_s):
-            waiting.popleft().expire()
+            _end(waiting.popleft())
         if waiting:
             self._timer = loop.call_at(waiting[0].at_s, self._look, loop)
+
+
+def _end(wait: Wait) -> None:
+    try:
+        wait.expire()
+    except Exception as error:
+        # The others have their time too, and nobody looks again for those that are left.
+        _log.error("queue.wait_not_ended", traceback=describe(error))
 
 
 class Limit:

@@ -53,10 +53,16 @@ class _Attempt:
     def end(self, outcome: Outcome) -> None:
         if not self.is_over:
             self.is_over = True
-            self._told(outcome is Outcome.CONFIRMED)
+            # It may lie among the deadlines for a while; the message and its sender need not.
+            told, self._told = self._told, _nobody
+            told(outcome is Outcome.CONFIRMED)
 
     def expire(self) -> None:
         self.end(Outcome.LOST)
+
+
+def _nobody(_is_durable: bool) -> None:
+    pass
 
 
 class RabbitPublisher:
@@ -112,7 +118,7 @@ class RabbitPublisher:
 
     def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
         """As the protocol says: when there is a channel that takes messages, and room for one more of them."""
-        session, now_s = self._session, asyncio.get_running_loop().time()
+        session, loop = self._session, asyncio.get_running_loop()
         channel = session.channel
         if channel is None or session.stopped or self._connection.blocked or self._is_full():
             return False
@@ -120,8 +126,8 @@ class RabbitPublisher:
         if not self._sent(channel, self._topology.name, properties, envelope.body):
             return False
         attempt = _Attempt(told)
-        self._confirms.watch(now_s, attempt.end)
-        self._limits(timeout_s).watch(attempt, now_s)
+        self._confirms.watch(loop.time(), attempt.end)
+        self._limits(timeout_s).watch(attempt, loop)
         return True
 
     async def send(self, routing_key: str, properties: Any, body: bytes, *, timeout_s: float) -> None:
