@@ -100,9 +100,9 @@ def counted(database: Database, look: Callable[[list[str]], None] = lambda _stat
 
     ask = Session.ask
 
-    async def noted(session: Session, statement: str, *values: object) -> Sequence[object]:
-        note(None, None, statement)
-        return await ask(session, statement, *values)
+    async def noted(session: Session, *statement: object) -> Sequence[object]:
+        note(None, None, str(statement[0]))
+        return await ask(session, *statement)
 
     assert database._engine is not None
     event.listen(database._engine.sync_engine, "before_cursor_execute", note)

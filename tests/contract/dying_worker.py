@@ -60,9 +60,9 @@ class Countdown:
             event.listen(Engine, name, lambda *_: self.point())
         ask, commit = Session.ask, Session.commit
 
-        async def asked(session: Session, statement: str, *values: object) -> Sequence[Any]:
+        async def asked(session: Session, *statement: object) -> Sequence[Any]:
             self.point()
-            rows = await ask(session, statement, *values)
+            rows = await ask(session, *statement)
             self.point()
             return rows
 

@@ -7,6 +7,7 @@ import contextlib
 import traceback
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from oplata.domain.events import Event, EventKind
@@ -15,6 +16,7 @@ from oplata.orders.commands import Orders
 from oplata.storage.dead_letters import DeadLetter
 from oplata.storage.engine import Database
 from oplata.worker.apply import apply
+from oplata.worker.batch import Work
 from tests.databases import (
     NOW_MS,
     ORDER_KOPECKS,
@@ -57,8 +59,9 @@ async def test_one_callback_and_five_hundred_cost_the_same_statements(database: 
             *(callback(payment_id=str(number), order_id=f"order-{number}") for number in range(1, 501)),
         )
     assert (applied.fresh, len(applied.changes)) == (500, 100)
-    assert for_many == for_one
-    assert len(without_begin(for_one)) == STATEMENTS_OF_NEWS[scheme_of(database_url)]
+    assert [len(without_begin(each)) for each in (for_one, for_many)] == [
+        STATEMENTS_OF_NEWS[scheme_of(database_url)]
+    ] * 2
 
 
 async def test_a_batch_of_repeats_costs_no_more_than_the_archive_and_the_events(
@@ -80,6 +83,30 @@ async def test_a_value_that_no_column_holds_is_refused_and_not_waited_for(databa
             async with database.unit_of_work() as uow:
                 await uow.events.record([odd], NOW_MS)
     assert await _counts(database) == 0
+
+
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_value_that_no_column_holds_is_refused_among_others_too(database: Database, others: int) -> None:
+    plain = [*works(*(callback(payment_id=str(number)) for number in range(others))), *works(callback(payment_id="9"))]
+    values: list[dict[str, object]] = [
+        {"amount_kopecks": 2**70},
+        {"order_id": "\ud800"},
+        {"source": "\ud800"},
+        {"payment_id": "\x1f\ud800"},
+        {"details": {"Note": "\ud800"}},
+    ]
+    for odd in values:
+        refused = [_changed(plain[0], odd), *plain[1:]]
+        with pytest.raises(DataRejected):
+            async with database.unit_of_work() as uow:
+                await apply(uow, refused, NOW_MS)
+    assert await _counts(database) == 0
+
+
+def _changed(work: Work, odd: dict[str, object]) -> Work:
+    if "source" in odd:
+        return msgspec.structs.replace(work, **odd)
+    return msgspec.structs.replace(work, event=msgspec.structs.replace(work.event, **odd))
 
 
 async def _counts(database: Database) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Executable, and_, exists, select
 
 from oplata.domain.events import Event, EventKind
+from oplata.storage.rows import as_json
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import callbacks, events, payments
 
@@ -140,7 +141,7 @@ def written(event: Event) -> tuple[str | None, ...]:
         event.status,
         None if success is None else str(success),
         None if amount is None else str(amount),
-        msgspec.json.encode(event.details).decode(),
+        as_json(event.details),
     )
 
 
@@ -154,7 +155,7 @@ def _row(event: Event) -> tuple[object, ...]:
         event.status,
         event.success,
         event.amount_kopecks,
-        msgspec.json.encode(event.details).decode(),
+        as_json(event.details),
     )
 
 

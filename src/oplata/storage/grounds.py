@@ -9,13 +9,15 @@ import msgspec
 from oplata.domain.payment import Payment, PaymentKey, conclude
 from oplata.domain.status import OrderStatus
 from oplata.storage.payments import Payments, decoded
-from oplata.storage.rows import relation, texts
+from oplata.storage.rows import Relation, stated
 from oplata.storage.session import Session
 from oplata.storage.words import Words, status_of, status_said
 
+
 # A sub-select with an OFFSET is run once for each order, by the index, however many payments there are.
-_READING = f"""
-WITH {relation("wanted", "order_id", first=3)}
+def _reading(relation: Relation) -> str:
+    return f"""
+WITH {relation("wanted", "order_id", 3)}
 SELECT wanted.order_id, found.terminal_key, found.payment_id, found.evidence FROM wanted CROSS JOIN LATERAL (
     SELECT terminal_key, payment_id, evidence FROM payments WHERE payments.order_id = wanted.order_id OFFSET 0
 ) AS found
@@ -24,6 +26,9 @@ SELECT wanted.order_id, NULL, NULL, found.status FROM wanted CROSS JOIN LATERAL 
     SELECT status FROM words WHERE words.order_id = wanted.order_id OFFSET 0
 ) AS found
 """  # noqa: S608  Names and places, and all of them are ours.
+
+
+_READING = stated(_reading)
 
 
 class Basis(msgspec.Struct, frozen=True):
@@ -59,7 +64,7 @@ class Grounds:
 
     async def _at_once(self, order_ids: Sequence[str], mine: Mapping[PaymentKey, Payment]) -> Basis:
         basis = Basis({}, {})
-        for order_id, terminal_key, payment_id, told in await self._session.ask(_READING, *texts([order_ids])):
+        for order_id, terminal_key, payment_id, told in await self._session.ask(*_READING.over([order_ids])):
             if terminal_key is None:
                 basis.words[order_id] = status_said(told)
             elif (key := (terminal_key, payment_id)) not in mine:

@@ -17,7 +17,7 @@ from oplata.domain.payment import Evidence, PaymentKey, moves_payment
 from oplata.storage.archive import Archive, ArchivedCallback
 from oplata.storage.events import EventStore, written
 from oplata.storage.payments import PAYMENT_COLUMNS, Held, Payments, as_columns, decoded
-from oplata.storage.rows import relation, texts
+from oplata.storage.rows import Relation, stated
 from oplata.storage.session import Session
 
 _TOLD = (
@@ -25,12 +25,14 @@ _TOLD = (
     "kind terminal_key payment_id order_id status success amount_kopecks details payment"
 )
 
+
 # What a part counts it has to wait for: that is what holds the order of the locks. The last sub-select reads rows that
 # ``held`` has locked, and follows each to its newest version; it does not see one that was committed since the
 # statement began.
-_TAKING = f"""
-WITH {relation("told", _TOLD, first=3)},
-{relation("paid", PAYMENT_COLUMNS, first=21)},
+def _taking(relation: Relation) -> str:
+    return f"""
+WITH {relation("told", _TOLD, 3)},
+{relation("paid", PAYMENT_COLUMNS, 21)},
 archived AS (
     INSERT INTO callbacks (digest, body, content_type, source, first_seen_at_ms, last_seen_at_ms, times_seen)
     SELECT digest, substring($29::bytea, start::integer, size::integer), content_type, source,
@@ -79,6 +81,9 @@ LEFT JOIN LATERAL (
 """  # noqa: S608  Names and places, and all of them are ours.
 
 
+_TAKING = stated(_taking)
+
+
 class Taken(msgspec.Struct, frozen=True):
     """The digests of the events that are ``fresh``, and the evidence of those payments that were known, as it stood.
 
@@ -124,8 +129,7 @@ class Intake:
     ) -> Taken:
         keys = list(paid)
         rows = await self._session.ask(
-            _TAKING,
-            *texts(_columns(seen, told, keys), as_columns(paid)),
+            *_TAKING.over(_columns(seen, told, keys), as_columns(paid)),
             b"".join([each.body for each in seen]),
             at_ms,
         )

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from oplata.domain.status import OrderStatus
 from oplata.storage.pages import Found, newest
-from oplata.storage.rows import relation, texts
+from oplata.storage.rows import Relation, stated
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import orders, payments
 
@@ -19,10 +19,12 @@ _NEW = (orders.c.order_id, orders.c.status, orders.c.version, orders.c.created_a
 _STATE = (orders.c.order_id, orders.c.status, orders.c.review, orders.c.version, orders.c.updated_at_ms)
 _ALL = tuple(orders.c)
 
+
 # As with the payments in ``intake``: an update that changes no row locks every row that it met, in the order of the
 # keys, and the rows that were there are read after that, each at its newest version.
-_HOLDING = f"""
-WITH {relation("wanted", "order_id", first=3)},
+def _holding(relation: Relation) -> str:
+    return f"""
+WITH {relation("wanted", "order_id", 3)},
 made AS (
     INSERT INTO orders (order_id, status, version, created_at_ms, updated_at_ms)
     SELECT order_id, $5::text, 0, $6::bigint, $6 FROM wanted ORDER BY n
@@ -37,6 +39,9 @@ LEFT JOIN LATERAL (
     FOR NO KEY UPDATE OFFSET 0
 ) AS known ON true
 """  # noqa: S608  Names and places, and all of them are ours.
+
+
+_HOLDING = stated(_holding)
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +91,7 @@ class Orders:
         return {row[0]: _order(row) for row in found}
 
     async def _lock_at_once(self, order_ids: Sequence[str], at_ms: int) -> dict[str, OrderRow]:
-        rows = await self._session.ask(_HOLDING, *texts([order_ids]), OrderStatus.UNREGISTERED.value, at_ms)
+        rows = await self._session.ask(*_HOLDING.over([order_ids]), OrderStatus.UNREGISTERED.value, at_ms)
         held: dict[str, OrderRow] = {}
         unseen: list[str] = []
         for row in rows:

@@ -10,6 +10,7 @@ from sqlalchemy import Executable, and_, false, select, update
 
 from oplata.domain.payment import Evidence, Payment, PaymentKey, conclude
 from oplata.errors import DataRejected
+from oplata.storage.rows import as_json
 from oplata.storage.session import Session, built_once
 from oplata.storage.tables import payments
 
@@ -41,7 +42,7 @@ class Held(msgspec.Struct, frozen=True):
 
 def held(evidence: Evidence) -> Held:
     """All that follows from this evidence, which holds at least one status."""
-    return Held(evidence, conclude(evidence), msgspec.json.encode(evidence).decode())
+    return Held(evidence, conclude(evidence), as_json(evidence))
 
 
 class Payments:
@@ -95,7 +96,7 @@ class Payments:
             .from_select(list(given.c.keys()), self._session.every(given))
             .on_conflict_do_nothing(index_elements=list(_KEY))
         )
-        nothing = msgspec.json.encode(Evidence()).decode()
+        nothing = as_json(Evidence())
         await self._session.execute(
             fresh, self._session.bind(_NEW, [(*key, "NEW", nothing, at_ms, at_ms) for key in keys])
         )

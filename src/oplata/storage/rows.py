@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,8 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.sql.elements import ColumnElement
+
+from oplata.errors import DataRejected
 
 _NAME = "input"
 _LARGEST_BITS = 63
@@ -79,19 +81,64 @@ def _plain(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def relation(name: str, columns: str, *, first: int) -> str:
-    """PostgreSQL's words for a relation of texts with a number ``n`` from 1, to stand in a WITH; filled by ``texts``.
+def as_json(value: object) -> str:
+    """JSON that is stored as a text. Raises ``DataRejected`` for a text in it that has no UTF-8."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        raise DataRejected("the database refuses a value: UnicodeEncodeError") from None
 
-    ``columns`` are the names, with a space between two; ``first`` is the place of its first parameter.
+
+class Statement(msgspec.Struct, frozen=True):
+    """A statement in PostgreSQL's own words over some relations, which are given column by column, as texts.
+
+    Where none of them has more than one row, they are plain values: to call a function for each column costs a lone
+    callback as much as half of its work.
     """
+
+    for_many: str
+    for_one: str
+
+    def over(self, *relations: Sequence[Sequence[str | None]]) -> list[object]:
+        """The words, and the values of these relations. Others follow them, and are numbered from there."""
+        if all(len(columns[0]) <= 1 for columns in relations):
+            return [self.for_one, *_values(relations)]
+        return [self.for_many, *_texts(relations)]
+
+
+Relation = Callable[[str, str, int], str]
+"""The words of a relation, with a number ``n`` from 1, to stand in a WITH: from its name, the names of its columns with
+a space between two, and the place of its first parameter. The first relation of all begins with the third."""
+
+
+def stated(words: Callable[[Relation], str]) -> Statement:
+    """The statement that these words make of its relations."""
+    return Statement(words(_split), words(_alone))
+
+
+def _split(name: str, columns: str, first: int) -> str:
     names = columns.split()
     split = ", ".join(f"string_to_table(${place}, $1, $2)" for place in range(first + 1, first + 1 + len(names)))
     given = f"ROWS FROM ({split}) WITH ORDINALITY AS given ({', '.join(names)}, n)"
     return f"{name} AS (SELECT * FROM {given} WHERE n <= ${first})"  # noqa: S608  Names and places, and they are ours.
 
 
-def texts(*relations: Sequence[Sequence[str | None]]) -> list[object]:
-    """The parameters of some relations, each given column by column: two marks, then for each its length and its texts.
+def _alone(name: str, columns: str, first: int) -> str:
+    given = ", ".join(f"${place}::text AS {col}" for place, col in enumerate(columns.split(), first + 1))
+    # The two marks are told all the same.
+    return f"{name} AS (SELECT {given}, 1::bigint AS n WHERE ${first}::bigint > 0 AND concat($1::text, $2::text) = '')"
+
+
+def _values(relations: Sequence[Sequence[Sequence[str | None]]]) -> list[object]:
+    given: list[object] = ["", ""]
+    for columns in relations:
+        given.append(len(columns[0]))
+        given += [values[0] if values else None for values in columns]
+    return given
+
+
+def _texts(relations: Sequence[Sequence[Sequence[str | None]]]) -> list[object]:
+    """Two marks, then for each relation its length and its columns.
 
     An array costs the driver a question for each value, and the server a call. A column that is one text, with a mark
     behind each value, costs both of them next to nothing. The marks are such that no value holds one.
@@ -113,7 +160,7 @@ def texts(*relations: Sequence[Sequence[str | None]]) -> list[object]:
             break
         else:
             return given
-    raise OverflowError
+    raise DataRejected("these texts hold every character that could stand between them: apply fewer at once")
 
 
 def _marks() -> Iterator[tuple[str, str]]:

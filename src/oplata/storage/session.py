@@ -105,13 +105,13 @@ class Session:
             return self._at_once.execute(statement, parameters)
         return await self._whole(self._connection.execute(statement, parameters))
 
-    async def ask(self, statement: str, *values: object) -> Sequence[Any]:
-        """Run a statement in PostgreSQL's own words, past SQLAlchemy, and return its rows.
+    async def ask(self, *statement: object) -> Sequence[Any]:
+        """Run a statement in PostgreSQL's own words, followed by its values, past SQLAlchemy; and return its rows.
 
         The driver prepares it once for each connection. Raises the errors of the storage room.
         """
         with mapped():
-            return cast(Sequence[Any], await self._driver.fetch(statement, *values))
+            return cast(Sequence[Any], await self._driver.fetch(*statement))
 
     async def begin(self, *, snapshot: bool = False) -> None:
         """Begin the transaction."""

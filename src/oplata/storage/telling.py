@@ -14,15 +14,17 @@ from oplata.storage.changes import Change, ChangeLog
 from oplata.storage.listener import CHANGE_LOG_CHANNEL
 from oplata.storage.orders import OrderRow, Orders
 from oplata.storage.payments import PAYMENT_COLUMNS, Held, Payments, as_columns
-from oplata.storage.rows import relation, texts
+from oplata.storage.rows import Relation, stated
 from oplata.storage.session import CHANGE_LOG_LOCK, Session
 
 _TOLD = "order_id version status previous_status amount_kopecks review traceparent"
 
+
 # An INSERT that always conflicts is an update that always goes by the key's index.
-_STORED = f"""
-WITH {relation("told", _TOLD, first=3)},
-{relation("paid", PAYMENT_COLUMNS, first=11)},
+def _stored(relation: Relation) -> str:
+    return f"""
+WITH {relation("told", _TOLD, 3)},
+{relation("paid", PAYMENT_COLUMNS, 11)},
 saved AS (
     INSERT INTO payments (terminal_key, payment_id, order_id, status, amount_kopecks, review, evidence, created_at_ms,
         updated_at_ms)
@@ -43,10 +45,10 @@ stored AS (
 )
 """  # noqa: S608  Names and places, and all of them are ours.
 
-_STORING = f"{_STORED} SELECT count(*) FROM stored"  # noqa: S608
 
 # The log is locked when everything else is stored: whoever holds it holds up all others.
-_TELLING = f"""{_STORED},
+def _telling(relation: Relation) -> str:
+    return f"""{_stored(relation)},
 change_log AS (
     SELECT pg_advisory_xact_lock({CHANGE_LOG_LOCK}), pg_notify('{CHANGE_LOG_CHANNEL}', '')
     WHERE (SELECT count(*) FROM stored) > 0
@@ -56,6 +58,10 @@ SELECT told.order_id, told.version::bigint, told.status, told.previous_status, t
     $19, told.traceparent
 FROM change_log CROSS JOIN told
 """  # noqa: S608  Names and places, and all of them are ours.
+
+
+_STORING = stated(lambda relation: f"{_stored(relation)} SELECT count(*) FROM stored")  # noqa: S608
+_TELLING = stated(_telling)
 
 
 class Telling:
@@ -84,7 +90,7 @@ class Telling:
             return
         if self._session.dialect == "postgresql":
             statement = _STORING if handle is not None or not told else _TELLING
-            await self._session.ask(statement, *texts(self._columns(told), as_columns(paid)), at_ms)
+            await self._session.ask(*statement.over(self._columns(told), as_columns(paid)), at_ms)
             if statement is _TELLING:
                 return
         else:
