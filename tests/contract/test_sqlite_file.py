@@ -17,7 +17,8 @@ from oplata.queue.base import Depth
 from oplata.queue.envelope import Envelope
 from oplata.queue.sqlite import SqliteQueue
 from oplata.queue.sqlite.lane import transact
-from oplata.queue.sqlite.store import SqliteStore, to_row
+from oplata.queue.sqlite.publishing import to_row
+from oplata.queue.sqlite.store import SqliteStore
 from tests.contract.sqlite_processes import (
     PUBLISH_INTO_A_LIMIT,
     Clock,

@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from oplata.queue.base import Depth
 from oplata.queue.envelope import Delivery, Envelope
-from oplata.queue.sqlite.lane import transact
-from oplata.queue.sqlite.store import CLOCK_SLACK_MS, SqliteStore, raised_headers, to_row
+from oplata.queue.sqlite.lane import Publishing, transact
+from oplata.queue.sqlite.publishing import to_row
+from oplata.queue.sqlite.store import CLOCK_SLACK_MS, SqliteStore, raised_headers
 
 DELIVERY_LIMIT = 2
 LEASE_MS = 5_000
@@ -66,6 +67,26 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self._write(store, partial(SqliteStore.publish, row=to_row(Envelope(body=body))))
         self._published += 1
         self._messages[self._published] = Message(body=body)
+
+    @rule(store=stores, bodies=st.lists(st.binary(max_size=20), min_size=2, max_size=4), hand_over=st.integers(0, 5))
+    def publish_together(self, store: int, bodies: list[bytes], hand_over: int) -> None:
+        """Some of them straight into the hands of the publisher's own consumer, which only one with a seat has."""
+        operations = [Publishing(to_row(Envelope(body=body))) for body in bodies]
+        for operation in operations[:hand_over]:
+            operation.hands_over = True
+        outcomes, _ = transact(self._stores[store], [], operations)
+        for body, outcome in zip(bodies, outcomes, strict=True):
+            self._published += 1
+            message = self._messages[self._published] = Message(body=body)
+            if outcome is not None:
+                assert isinstance(outcome, Delivery)
+                message.leases, message.state, message.holder = 1, "leased", (store, 1)
+                assert _seen(outcome) == (self._published, 1, 1, False, body)
+                self._deliveries.append((store, outcome))
+        handed_over = sum(outcome is not None for outcome in outcomes)
+        assert handed_over in (0, min(hand_over, len(bodies)))
+        if handed_over:
+            self._renewed_at_ms[store] = self._now_ms
 
     @rule(store=stores, limit=st.integers(1, 4))
     def lease(self, store: int, limit: int) -> None:

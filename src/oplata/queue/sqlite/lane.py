@@ -13,13 +13,15 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from oplata.errors import OplataError, QueueUnavailable
+from oplata.queue.envelope import Delivery
 from oplata.queue.sqlite import file as sqlite_file
+from oplata.queue.sqlite.publishing import Row
 from oplata.queue.sqlite.store import SqliteStore
 
 GROUP_LIMIT = 500
@@ -68,6 +70,28 @@ class Inline:
         pass
 
 
+class Taker(Protocol):
+    """A consumer that is given messages as they are published."""
+
+    def promise(self, most: int) -> int:
+        """How many of so many it will take. It is told with ``fulfil`` what became of them."""
+
+    def fulfil(self, deliveries: Sequence[Delivery]) -> None:
+        """These are leased, and are its own now."""
+
+
+class Publishing:
+    """The operation that appends a message. Those of a group share one statement."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.hands_over = False
+
+    def __call__(self, store: SqliteStore) -> Delivery | None:
+        """By itself, when it cannot be had with the others."""
+        return store.publish(self.row, hands_over=self.hands_over)
+
+
 class Ticket(Generic[T]):
     """An operation that waits for its group, and the future of its result."""
 
@@ -98,9 +122,19 @@ class Refused(Exception):
 class Lane:
     """Carries operations to the store in groups."""
 
-    def __init__(self, store: SqliteStore, runner: Runner) -> None:
+    def __init__(
+        self,
+        store: SqliteStore,
+        runner: Runner,
+        *,
+        taker: Callable[[], Taker | None] = lambda: None,
+        left_behind: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``taker`` tells who waits for messages; ``left_behind`` is called when some lie in the file for anybody."""
         self._store = store
         self._runner = runner
+        self._taker = taker
+        self._left_behind = left_behind
         self._waiting: deque[Ticket[object]] = deque()
         self._flight: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -168,6 +202,8 @@ class Lane:
                 finally:
                     self.publishing -= sum(ticket.is_publish for ticket in group if ticket.future.done())
                     self._waiting.extendleft(ticket for ticket in reversed(group) if not ticket.future.done())
+                # Whoever hears of a result now may have a say in the next group: a consumer that has caught up, say.
+                await asyncio.sleep(0)
         finally:
             self._flight = None
             if self._is_closed:
@@ -177,7 +213,7 @@ class Lane:
         group: list[Ticket[object]] = []
         while self._waiting and len(group) < GROUP_LIMIT:
             ticket = self._waiting.popleft()
-            if ticket.is_abandoned:
+            if ticket.is_abandoned or ticket.future.done():
                 self.publishing -= ticket.is_publish
                 ticket.future.cancel()
             else:
@@ -186,7 +222,8 @@ class Lane:
 
     async def _carry(self, group: Sequence[Ticket[object]]) -> None:
         reads = [ticket for ticket in group if not ticket.is_write]
-        writes = [ticket for ticket in group if ticket.is_write]
+        publishes = [ticket for ticket in group if ticket.is_publish]
+        writes = publishes + [ticket for ticket in group if ticket.is_write and not ticket.is_publish]
         work = partial(
             transact,
             self._store,
@@ -194,28 +231,37 @@ class Lane:
             [ticket.operation for ticket in writes],
             is_synced=any(ticket.is_lasting for ticket in writes),
         )
+        taker = self._taker() if publishes else None
+        promised = 0 if taker is None else taker.promise(len(publishes))
+        for number, ticket in enumerate(publishes):
+            if isinstance(ticket.operation, Publishing):
+                ticket.operation.hands_over = number < promised
+        handed_over: list[Delivery] = []
         try:
             outcomes, commits = await self._runner.run(work)
+            handed_over = [outcome for outcome in outcomes[len(reads) :] if isinstance(outcome, Delivery)]
         except Refused:
             # SQLite does not always wait for a lock by itself, so this pause keeps the loop from spinning.
             await asyncio.sleep(REFUSED_PAUSE_S)
             return
         except Exception as error:
             for ticket in group:
-                ticket.future.set_exception(error)
+                _settle(ticket.future, error)
             return
+        finally:
+            if taker is not None:
+                taker.fulfil(handed_over)
         self.commits += commits
         for ticket, outcome in zip((*reads, *writes), outcomes, strict=True):
-            if isinstance(outcome, OplataError):
-                ticket.future.set_exception(outcome)
-            else:
-                ticket.future.set_result(outcome)
+            _settle(ticket.future, outcome)
+        if len(handed_over) < len(publishes):
+            self._left_behind()
 
     def _fail_all_who_wait(self) -> None:
         while self._waiting:
             ticket = self._waiting.popleft()
             self.publishing -= ticket.is_publish
-            ticket.future.set_exception(QueueUnavailable("The SQLite queue was stopped."))
+            _settle(ticket.future, QueueUnavailable("The SQLite queue was stopped."))
 
 
 Operation = Callable[[SqliteStore], object]
@@ -250,13 +296,35 @@ def _commit_together(
     before = connection.total_changes
     connection.execute("BEGIN IMMEDIATE")
     try:
-        values = [_one_of_group(store, operation) for operation in writes]
+        values = _of_group(store, writes)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
     return values, int(connection.total_changes > before)
+
+
+def _of_group(store: SqliteStore, writes: Sequence[Operation]) -> list[object]:
+    """The publishes that lead the group together, and then what follows them one by one."""
+    publishes = list(_leading(writes))
+    values: list[object] = []
+    if len(publishes) > 1:
+        try:
+            hand_over = sum(each.hands_over for each in publishes)
+            values += store.publish_all([each.row for each in publishes], hand_over=hand_over)
+        except Exception as error:
+            # One of them is refused by itself; the statement has left nothing behind, and each comes alone.
+            if not sqlite_file.is_about_one_message(error):
+                raise
+    return values + [_one_of_group(store, operation) for operation in writes[len(values) :]]
+
+
+def _leading(writes: Sequence[Operation]) -> Iterator[Publishing]:
+    for each in writes:
+        if not isinstance(each, Publishing):
+            return
+        yield each
 
 
 def _one_of_group(store: SqliteStore, operation: Operation) -> object:
@@ -306,6 +374,16 @@ def _leave(store: SqliteStore) -> None:
     except (sqlite3.Error, OSError, OplataError):
         # The seat's lock is gone in any case, so whoever comes next takes the messages back.
         store.disconnect()
+
+
+def _settle(future: asyncio.Future[T], outcome: object) -> None:
+    """Whoever waited for it may have left."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)  # type: ignore[arg-type]  # It is what the ticket's own operation returned.
 
 
 def _retrieve(future: asyncio.Future[T]) -> None:

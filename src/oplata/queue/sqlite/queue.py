@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TypeVar
 
 from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable
 from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS, Depth
+from oplata.queue.deadlines import Deadlines
 from oplata.queue.envelope import Envelope
 from oplata.queue.sqlite.consumer import SqliteConsumer
 from oplata.queue.sqlite.file import free_disk_bytes
-from oplata.queue.sqlite.lane import Lane, OneThread, Runner
-from oplata.queue.sqlite.store import SqliteStore, to_row
+from oplata.queue.sqlite.lane import Lane, OneThread, Publishing, Runner
+from oplata.queue.sqlite.publishing import to_row
+from oplata.queue.sqlite.store import SqliteStore
 
 TICK_S = 1.0
 STOP_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
+MOST_DEADLINES = 8
+"""For so many different timeouts of publishes a timer is kept."""
 
 T = TypeVar("T")
 
@@ -87,7 +90,7 @@ class SqliteQueue:
         """Open the file. Raises ``Permanent`` when it can never be this queue; waits for nothing that may pass."""
         if self._lane is not None:
             return
-        self._lane = Lane(self._store, self._make_runner())
+        self._lane = Lane(self._store, self._make_runner(), taker=self._taker, left_behind=self.left_behind)
         try:
             await self._lane.open()
         except BaseException:
@@ -131,6 +134,7 @@ class SqliteQueue:
             poll_interval_s=self._poll_interval_s,
             to_rung_ms=self._to_rung_ms,
             ring_all=self.ring_all,
+            left_behind=self.left_behind,
         )
         self._consumers.append(consumer)
         return consumer
@@ -177,6 +181,14 @@ class SqliteQueue:
         for consumer in self._consumers:
             consumer.ring()
 
+    def left_behind(self) -> None:
+        """Tell every consumer that messages lie in the file which nobody has taken."""
+        for consumer in self._consumers:
+            consumer.fall_behind()
+
+    def _taker(self) -> SqliteConsumer | None:
+        return next((consumer for consumer in self._consumers if consumer.waits()), None)
+
     def commits(self) -> int:
         """How many transactions changed something since the start."""
         return self._lane.commits if self._lane is not None else 0
@@ -222,6 +234,7 @@ class SqlitePublisher:
 
     def __init__(self, queue: SqliteQueue) -> None:
         self._queue = queue
+        self._deadlines: dict[float, Deadlines] = {}
 
     async def publish(self, envelope: Envelope, *, timeout_s: float) -> None:
         """Return once the message is committed and synced.
@@ -232,11 +245,20 @@ class SqlitePublisher:
         lane = self._queue.lane()
         if not self._queue.has_room():
             raise Overloaded
-        ticket = lane.submit(partial(SqliteStore.publish, row=row), is_publish=True)
-        if not await ticket.wait(timeout_s):
-            raise NotConfirmed
+        ticket = lane.submit(Publishing(row), is_publish=True)
         try:
-            ticket.future.result()
+            # Cancelled by the limit or by the caller, it never begins if it has not begun.
+            with self._deadlines_of(timeout_s).limit():
+                await ticket.future
+        except TimeoutError:
+            raise NotConfirmed from None
         except QueueUnavailable as error:
             raise NotConfirmed(str(error)) from error
-        self._queue.ring_all()
+
+    def _deadlines_of(self, timeout_s: float) -> Deadlines:
+        """One timer for all who wait that long. Nearly all wait equally long."""
+        if timeout_s not in self._deadlines:
+            if len(self._deadlines) >= MOST_DEADLINES:
+                self._deadlines.clear()
+            self._deadlines[timeout_s] = Deadlines(timeout_s)
+        return self._deadlines[timeout_s]

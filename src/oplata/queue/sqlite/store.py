@@ -11,16 +11,17 @@ a consumer that closes) does not count, as ``basic.nack`` does not on RabbitMQ 4
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
 import msgspec
 
-from oplata.errors import DataRejected, QueueUnavailable
+from oplata.errors import OplataError, QueueUnavailable
 from oplata.queue.base import Depth
-from oplata.queue.envelope import ATTEMPT_HEADER, Delivery, Envelope, HeaderValue
+from oplata.queue.envelope import ATTEMPT_HEADER, Delivery
 from oplata.queue.sqlite import file as sqlite_file
+from oplata.queue.sqlite.publishing import Row, append, handed_over, to_delivery, to_row
 from oplata.queue.sqlite.seat import Seat, is_taken, sweep_seats, take_seat
 
 CLOCK_SLACK_MS = 1_000
@@ -32,17 +33,19 @@ PROBE_INTERVAL_MS = 200
 PROMOTED_AT_ONCE = 1_000
 """How many messages whose delay is over become ready in one transaction."""
 
-_PUBLISH = """
-INSERT INTO messages (state, due_at_ms, set_at_ms, message_id, content_type, headers, body)
-VALUES ('ready', 0, ?, ?, ?, ?, ?)
-"""
-
 _SELECT_READY = """
 SELECT id, leases + 1, redelivered, dead_reason, message_id, content_type, headers, body
 FROM messages WHERE state = ? AND due_at_ms = 0 ORDER BY id LIMIT ?
 """
 
-_LEASE = "UPDATE messages SET state = ?, seat = ?, leases = leases + 1 WHERE id = ?"
+# A batch is one value, a JSON array: a statement for each message would have to win Python's lock back each time.
+_LEASE = """
+UPDATE messages SET state = ?, seat = ?, leases = leases + 1 WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+_ACK = "DELETE FROM messages WHERE seat = ? AND leases = ? AND id IN (SELECT value FROM json_each(?))"
+
+_LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"
 
 _RELEASE = """
 UPDATE messages SET state = CASE state WHEN 'leased' THEN 'ready' ELSE 'dead' END, seat = NULL, redelivered = 1
@@ -91,31 +94,6 @@ ON CONFLICT (name) DO UPDATE SET renewed_at_ms = excluded.renewed_at_ms
 """
 
 
-_headers_decoder = msgspec.json.Decoder(dict[str, HeaderValue])
-
-
-class Row(msgspec.Struct, frozen=True):
-    """A message as it is stored."""
-
-    message_id: str
-    content_type: str
-    headers: bytes
-    body: bytes
-
-
-def to_row(envelope: Envelope) -> Row:
-    """Encode outside the transaction, so that what cannot be stored fails alone. Raises ``DataRejected``."""
-    try:
-        envelope.message_id.encode()
-        envelope.content_type.encode()
-        headers = msgspec.json.encode(envelope.headers)
-        # What cannot be read back would stand in everyone's way.
-        _headers_decoder.decode(headers)
-    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
-        raise DataRejected(f"The SQLite queue cannot store the message's metadata: {type(error).__name__}.") from error
-    return Row(envelope.message_id, envelope.content_type, headers, envelope.body)
-
-
 def raised_headers(delivery: Delivery) -> bytes:
     """The headers that a message carries into its next attempt. Raises ``DataRejected``."""
     headers = {**delivery.envelope.headers, ATTEMPT_HEADER: delivery.attempt}
@@ -161,6 +139,10 @@ class SqliteStore:
             sweep_seats(self.path)
         return self._connection
 
+    def _current(self) -> sqlite3.Connection:
+        """The connection that the transaction was begun on: what is at the path was looked at then."""
+        return self._connection or self.open()
+
     def disconnect(self) -> None:
         """Close the connection; the next operation opens another. The leases stay."""
         connection, self._connection = self._connection, None
@@ -191,16 +173,32 @@ class SqliteStore:
 
     # Operations; each runs inside a transaction of the caller.
 
-    def publish(self, row: Row) -> None:
-        """Append a message. Raises ``QueueUnavailable`` when there is no room.
+    def publish(self, row: Row, *, hands_over: bool = False) -> Delivery | None:
+        """Append a message. Raises ``QueueUnavailable`` when there is no room. See ``publish_all``."""
+        [outcome] = self.publish_all([row], hand_over=int(hands_over))
+        if isinstance(outcome, OplataError):
+            raise outcome
+        return outcome
 
-        The limits leave room on purpose: to take a message and to delete it needs some too, so a file or a disk that
-        publishers fill to the last byte could not be emptied.
+    def publish_all(self, rows: Sequence[Row], *, hand_over: int) -> list[Delivery | OplataError | None]:
+        """Append messages, and lease up to ``hand_over`` of them, the first ones, if this store has a seat.
+
+        Returns the delivery of each that is leased, None for each other, and ``QueueUnavailable`` for those for which
+        there is no room. The limits leave room on purpose: to take a message and to delete it needs some too, so a file
+        or a disk that publishers fill to the last byte could not be emptied.
         """
-        connection = self.open()
-        self._demand_room(connection)
-        values = (self._now_ms(), row.message_id, row.content_type, row.headers, row.body)
-        connection.execute(_PUBLISH, values)
+        connection, now_ms = self._current(), self._now_ms()
+        fitting, refusal = self._fitting(connection, rows)
+        leased = fitting[: hand_over if self._seat is not None else 0]
+        first_id = (connection.execute(_LAST_ID).fetchone() or (0,))[0] + 1
+        if leased:
+            append(connection, leased, first_id=first_id, now_ms=now_ms, seat=self._renewed_seat(connection, now_ms))
+        append(connection, fitting[len(leased) :], first_id=first_id + len(leased), now_ms=now_ms, seat=None)
+        outcomes: list[Delivery | OplataError | None] = [
+            handed_over(row, first_id + number) for number, row in enumerate(leased)
+        ]
+        outcomes += [None] * (len(fitting) - len(leased))
+        return outcomes + [refusal] * (len(rows) - len(fitting))
 
     def wants(self, *, dead: bool) -> bool:
         """Whether ``lease`` would find something; reads only."""
@@ -213,7 +211,7 @@ class SqliteStore:
 
     def lease(self, limit: int, *, dead: bool) -> list[Delivery]:
         """Take up to ``limit`` messages, oldest first."""
-        connection, now_ms = self.open(), self._now_ms()
+        connection, now_ms = self._current(), self._now_ms()
         self._probed_at_ms = None
         for name in self._lost_seats(connection, now_ms):
             self._free(connection, name)
@@ -222,33 +220,35 @@ class SqliteStore:
         rows = connection.execute(_SELECT_READY, ("dead" if dead else "ready", limit)).fetchall()
         if rows:
             state, seat = ("dead leased" if dead else "leased"), self._renewed_seat(connection, now_ms)
-            connection.executemany(_LEASE, [(state, seat, row[0]) for row in rows])
-        return [_to_delivery(row) for row in rows]
+            connection.execute(_LEASE, (state, seat, _array(row[0] for row in rows)))
+        return [to_delivery(row) for row in rows]
 
     def ack(self, deliveries: Iterable[Delivery]) -> None:
         """Delete those that this seat still holds."""
         if self._seat is not None:
-            statement = "DELETE FROM messages WHERE id = ? AND seat = ? AND leases = ?"
-            values = [(delivery.tag, self._seat.name, delivery.generation) for delivery in deliveries]
-            self.open().executemany(statement, values)
+            tags: dict[int, list[int]] = {}
+            for delivery in deliveries:
+                tags.setdefault(delivery.generation, []).append(delivery.tag)
+            for generation, of_generation in tags.items():
+                self._current().execute(_ACK, (self._seat.name, generation, _array(of_generation)))
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """Hand back those that this seat still holds; their attempt and their deaths stay."""
         if self._seat is not None:
             values = [(self._seat.name, delivery.tag, delivery.generation) for delivery in deliveries]
-            self.open().executemany(_RELEASE_ONE, values)
+            self._current().executemany(_RELEASE_ONE, values)
 
     def retry(self, delivery: Delivery, *, headers: bytes, delay_ms: int) -> None:
         """Put one that this seat still holds aside for ``delay_ms``, with these headers."""
         if self._seat is not None:
             now_ms = self._now_ms()
             values = (now_ms + delay_ms, now_ms, headers, delivery.tag, self._seat.name, delivery.generation)
-            self.open().execute(_RETRY, values)
+            self._current().execute(_RETRY, values)
 
     def renew(self) -> None:
         """Say that this seat is alive."""
         if self._seat is not None:
-            self._renewed_seat(self.open(), self._now_ms())
+            self._renewed_seat(self._current(), self._now_ms())
 
     def depth(self) -> Depth:
         """Count the messages. One whose delay is over counts as ready."""
@@ -267,11 +267,7 @@ class SqliteStore:
 
     def has_space(self) -> bool:
         """Whether a publish would find space."""
-        try:
-            self._demand_room(self.open())
-        except QueueUnavailable:
-            return False
-        return True
+        return self._room_bytes(self.open())[0] > 0
 
     def used_bytes(self) -> int:
         """How many bytes of the file are in use."""
@@ -287,13 +283,25 @@ class SqliteStore:
         """Give the disk back some of what a backlog took; true when that was all. Runs outside a transaction."""
         return sqlite_file.shrink(self.open())
 
-    def _demand_room(self, connection: sqlite3.Connection) -> None:
-        if self._max_bytes is not None and sqlite_file.used_bytes(connection) >= self._max_bytes:
-            raise QueueUnavailable(f"The SQLite queue {self.path} has no room: it holds its {self._max_bytes} bytes.")
-        if sqlite_file.free_disk_bytes(self.path) < self._min_free_bytes:
-            raise QueueUnavailable(
-                f"The SQLite queue {self.path} has no room: under {self._min_free_bytes} bytes of its disk are free."
-            )
+    def _fitting(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> tuple[Sequence[Row], OplataError]:
+        """The first of these for which there is room, and what is to be said to the others."""
+        room_bytes, refused = self._room_bytes(connection)
+        for number, row in enumerate(rows):
+            if room_bytes <= 0:
+                rows = rows[:number]
+                break
+            room_bytes -= row.size
+        return rows, QueueUnavailable(refused)
+
+    def _room_bytes(self, connection: sqlite3.Connection) -> tuple[float, str]:
+        """How much publishers may still write, and what is to be said to those for whom that is too little."""
+        full = f"The SQLite queue {self.path} has no room: it holds its {self._max_bytes} bytes."
+        scarce = f"The SQLite queue {self.path} has no room: under {self._min_free_bytes} bytes of its disk are free."
+        free_bytes = sqlite_file.free_disk_bytes(self.path) - self._min_free_bytes + 1
+        if self._max_bytes is None:
+            return free_bytes, scarce
+        left_bytes = self._max_bytes - sqlite_file.used_bytes(connection)
+        return (left_bytes, full) if left_bytes < free_bytes else (free_bytes, scarce)
 
     # Seats.
 
@@ -328,21 +336,5 @@ def _is_silent(renewed_at_ms: int, lease_ms: int, now_ms: int) -> bool:
     return abs(now_ms - renewed_at_ms) >= lease_ms
 
 
-def _to_delivery(row: tuple[int, int, int, str, str, str, bytes, bytes]) -> Delivery:
-    tag, generation, redelivered, dead_reason, message_id, content_type, raw_headers, body = row
-    headers = _headers_decoder.decode(raw_headers)
-    return Delivery(
-        envelope=Envelope(body=body, message_id=message_id, content_type=content_type, headers=headers),
-        attempt=_attempt(headers.get(ATTEMPT_HEADER)),
-        redelivered=bool(redelivered),
-        tag=tag,
-        generation=generation,
-        dead_reason=dead_reason,
-    )
-
-
-def _attempt(taken_up_before: HeaderValue | None) -> int:
-    """The header is data from outside when somebody else wrote the message; nonsense in it means the first attempt."""
-    if isinstance(taken_up_before, int) and taken_up_before > 0:
-        return taken_up_before + 1
-    return 1
+def _array(ids: Iterable[int]) -> str:
+    return msgspec.json.encode(list(ids)).decode()
