@@ -36,7 +36,7 @@ from oplata.worker.settlement import Settlement
 
 _settle, _halves, _commit, _forward = Settlement.settle, Part.halves, Settlement._commit, SpoolingPublisher._forward
 _append, _reach, _settle_confirm = ChangeLog.append, verdicts.reach_verdicts, Confirms.settle
-_begin = RabbitPublisher.begin
+_begin, _begin_sqlite = RabbitPublisher.begin, sqlite_queue.SqlitePublisher.begin
 _run_handlers = Handling.run
 _publish_sqlite, _read, _change = sqlite_queue.SqlitePublisher.publish, batch.read, verdicts._change
 _background: set[asyncio.Future[None]] = set()
@@ -69,6 +69,17 @@ def sent_is_durable(self: RabbitPublisher, envelope: Any, told: Any, *, timeout_
 
 def doubt_is_durable(self: RabbitPublisher, envelope: Any, told: Any, *, timeout_s: float) -> bool:
     return _begin(self, envelope, lambda _is_durable: told(True), timeout_s=timeout_s)
+
+
+def written_is_durable(self: sqlite_queue.SqlitePublisher, envelope: Any, told: Any, *, timeout_s: float) -> bool:
+    has_begun = _begin_sqlite(self, envelope, lambda _is_durable: None, timeout_s=timeout_s)
+    if has_begun:
+        asyncio.get_running_loop().call_soon(told, True)
+    return has_begun
+
+
+def refused_is_durable(self: sqlite_queue.SqlitePublisher, envelope: Any, told: Any, *, timeout_s: float) -> bool:
+    return _begin_sqlite(self, envelope, lambda _is_durable: told(True), timeout_s=timeout_s)
 
 
 def doubt_is_told_as_it_is(self: Callback, _envelope: Any, source: Any, *_rest: Any) -> None:

@@ -139,6 +139,16 @@ MUTANTS: dict[str, Mutant] = {
             needs=on_sqlite,
         ),
         Mutant(
+            name="what the file was given is durable",
+            patches=[replaced(sqlite_queue.SqlitePublisher, "begin", breakages.written_is_durable)],
+            needs=on_sqlite,
+        ),
+        Mutant(
+            name="what the file refused is durable",
+            patches=[replaced(sqlite_queue.SqlitePublisher, "begin", breakages.refused_is_durable)],
+            needs=on_sqlite,
+        ),
+        Mutant(
             name="a full disk confirms",
             patches=[replaced(sqlite_queue.SqlitePublisher, "publish", breakages.publish_hopefully)],
             needs=on_sqlite,

@@ -52,7 +52,10 @@ UNFORESEEN = (
     ),
     Mutant(
         name="what goes back is acked",
-        patches=[replaced(RabbitConsumer, "release", wrong.release_by_ack)],
+        patches=[
+            replaced(RabbitConsumer, "retry", wrong.put_off_every_other_time),
+            replaced(RabbitConsumer, "release", wrong.release_by_ack),
+        ],
         needs=on_rabbitmq,
     ),
     Mutant(

@@ -32,8 +32,9 @@ from oplata.worker.settlement import Settlement
 
 _transact, _submit, _sqlite_engine, _record = lane.transact, Lane.submit, engine._sqlite_engine, EventStore.record
 _settle, _settle_part, _append, _halves = Confirms.settle, Settlement.settle, ChangeLog.append, Part.halves
-_close, _publish_sqlite, _read, _envelope = (
+_close, _retry, _publish_sqlite, _read, _envelope = (
     RabbitConsumer.close,
+    RabbitConsumer.retry,
     sqlite_queue.SqlitePublisher.publish,
     batch.read,
     Callback._envelope,
@@ -85,6 +86,14 @@ def confirm_the_next(self: Confirms, tag: int, outcome: Outcome, *, multiple: bo
 
 async def release_by_ack(self: RabbitConsumer, deliveries: Any) -> None:
     await self.ack(deliveries)
+
+
+async def put_off_every_other_time(self: RabbitConsumer, delivery: Any, *, delay_ms: int) -> None:
+    """No mistake: a broker need not confirm. It seldom does not, and what is not put off goes back by ``release``."""
+    turns = self.__dict__["turns"] = self.__dict__.get("turns", 0) + 1
+    if turns % 2:
+        raise NotConfirmed
+    await _retry(self, delivery, delay_ms=delay_ms)
 
 
 async def close_by_ack(self: RabbitConsumer) -> None:

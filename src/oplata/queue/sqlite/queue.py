@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from oplata.errors import NotConfirmed, Overloaded, QueueUnavailable
+from oplata.errors import DataRejected, NotConfirmed, Overloaded, QueueUnavailable
 from oplata.queue.base import DEFAULT_RETRY_DELAYS_MS, Depth
 from oplata.queue.deadlines import Deadlines
 from oplata.queue.envelope import Envelope
@@ -22,8 +22,7 @@ from oplata.queue.sqlite.store import SqliteStore
 TICK_S = 1.0
 STOP_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
-MOST_DEADLINES = 8
-"""For so many different timeouts of publishes a timer is kept."""
+DIFFERENT_TIMEOUTS = 16
 
 T = TypeVar("T")
 
@@ -229,8 +228,31 @@ class SqliteQueue:
             await lane.close(timeout_s=STOP_TIMEOUT_S)
 
 
+class _Attempt:
+    """A message that waits for its commit, for so long, and whoever is to be told of it."""
+
+    __slots__ = ("_told", "at_s", "future", "is_over")
+
+    def __init__(self, told: Callable[[bool], None], future: asyncio.Future[Any]) -> None:
+        self.at_s = 0.0
+        self.is_over = False
+        self.future = future
+        self._told = told
+
+    def end(self, future: asyncio.Future[Any]) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._told(not future.cancelled() and future.exception() is None)
+
+    def expire(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.future.cancel()  # What has not begun never will.
+            self._told(False)
+
+
 class SqlitePublisher:
-    """Appends messages; see ``Publisher``."""
+    """Appends messages; see ``PromptPublisher``."""
 
     def __init__(self, queue: SqliteQueue) -> None:
         self._queue = queue
@@ -248,17 +270,30 @@ class SqlitePublisher:
         ticket = lane.submit(Publishing(row), is_publish=True)
         try:
             # Cancelled by the limit or by the caller, it never begins if it has not begun.
-            with self._deadlines_of(timeout_s).limit():
+            with self._limits(timeout_s).limit():
                 await ticket.future
         except TimeoutError:
             raise NotConfirmed from None
         except QueueUnavailable as error:
             raise NotConfirmed(str(error)) from error
 
-    def _deadlines_of(self, timeout_s: float) -> Deadlines:
+    def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
+        """As the protocol says: when the queue is started, and has room for one more publish."""
+        if not self._queue.available:
+            return False
+        try:
+            ticket = self._queue.lane().submit(Publishing(to_row(envelope)), is_publish=True)
+        except (DataRejected, QueueUnavailable):
+            return False
+        attempt = _Attempt(told, ticket.future)
+        ticket.future.add_done_callback(attempt.end)
+        self._limits(timeout_s).watch(attempt, asyncio.get_running_loop())
+        return True
+
+    def _limits(self, timeout_s: float) -> Deadlines:
         """One timer for all who wait that long. Nearly all wait equally long."""
         if timeout_s not in self._deadlines:
-            if len(self._deadlines) >= MOST_DEADLINES:
+            if len(self._deadlines) >= DIFFERENT_TIMEOUTS:
                 self._deadlines.clear()
             self._deadlines[timeout_s] = Deadlines(timeout_s)
         return self._deadlines[timeout_s]
