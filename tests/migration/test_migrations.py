@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from oplata.errors import SchemaError
-from oplata.storage import migrations
+from oplata.storage import migrations, version
 from oplata.storage.engine import Database
 from oplata.storage.tables import metadata
 from tests.databases import TABLES, apply_all, callback, execute, opened, select_all
@@ -71,6 +73,34 @@ async def test_primary_and_unique_keys_are_the_described_ones(database: Database
     async with database._engine.connect() as connection:
         found = await connection.run_sync(keys)
     assert found == {table: [column.name for column in metadata.tables[table].primary_key] for table in TABLES}
+
+
+def test_the_version_that_is_known_without_alembic_is_the_one_that_alembic_leads_to() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(version.MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == version.head()
+
+
+def test_tables_that_are_up_to_date_cost_no_alembic(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/oplata.db"
+    program = f"""
+import asyncio, sys
+from oplata.storage.engine import Database
+async def main():
+    database = Database({url!r})
+    await database.start()
+    print(await database.migrate(), await database.check(), "alembic" in sys.modules, sep="|")
+    await database.stop()
+asyncio.run(main())
+"""
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True).stdout
+        for _ in range(2)
+    )
+    assert first.startswith("The tables went from version none to ")
+    assert first.endswith("|True\n")
+    assert second.startswith(f"The tables are at version {version.head()} already.|SQLite ")
+    assert second.endswith("|False\n")
 
 
 async def test_upgrading_twice_changes_nothing(database_url: str) -> None:

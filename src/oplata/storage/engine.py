@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,13 +11,14 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DisconnectionError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
 
 from oplata.errors import Contention, DatabaseUnavailable, SettingsError
+from oplata.storage import version
 from oplata.storage.faults import mapped
 from oplata.storage.listener import hear_notifications, watch_file
 from oplata.storage.session import Session, driver_of
 from oplata.storage.thread import Connection as Thread
+from oplata.storage.thread import set_up
 from oplata.storage.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -27,7 +27,6 @@ CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
 LOCK_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 3
-WAL_TRIES = 100
 MIGRATION_TIMEOUT_S = 3600
 """How long one step of a migration may take: tables may be large."""
 MIGRATION_TRIES = 120
@@ -135,7 +134,13 @@ class Database:
 
     async def migrate(self) -> str:
         """Bring the tables to this version; says in a sentence what it did. Safe to run from several places at once."""
-        from oplata.storage import schema  # Alembic takes a tenth of a second to import, and few commands need it.
+        with mapped():
+            async with self._connected() as connection:
+                found = await connection.run_sync(version.ours)
+        if found is not None:
+            return version.unchanged(found)
+        # Alembic takes a tenth of a second and eight megabytes to import, and there is seldom something to do for it.
+        from oplata.storage import schema
 
         if self._is_sqlite:
             async with self._writer:
@@ -148,13 +153,15 @@ class Database:
 
     async def check(self) -> str:
         """Say in a sentence that the database works. Raises ``DatabaseUnavailable`` or ``SchemaError``."""
-        from oplata.storage import schema  # As in ``migrate``.
-
         with mapped():
             async with self._connected() as connection:
-                version = "sqlite_version()" if self._is_sqlite else "current_setting('server_version')"
-                server = (await connection.execute(text(f"SELECT {version}"))).scalar_one()
-                revision = await connection.run_sync(schema.check)
+                asked = "sqlite_version()" if self._is_sqlite else "current_setting('server_version')"
+                server = (await connection.execute(text(f"SELECT {asked}"))).scalar_one()
+                revision = await connection.run_sync(version.ours)
+                if revision is None:
+                    from oplata.storage import schema  # As in ``migrate``.
+
+                    revision = await connection.run_sync(schema.check)
         return f"{'SQLite' if self._is_sqlite else 'PostgreSQL'} {server} at {self.name}, tables at version {revision}"
 
     async def probe(self) -> None:
@@ -359,31 +366,11 @@ def _sqlite_engine(url: URL, connect: Callable[..., Awaitable[Any]] | None) -> A
     )
 
     @event.listens_for(engine.sync_engine, "connect")
-    def set_up(connection: Any, _record: object) -> None:
-        # The driver would begin transactions of its own, too late for us: `begin` below does it.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in (f"busy_timeout={LOCK_TIMEOUT_S * 1000}", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        _write_ahead(cursor)
-        cursor.close()
+    def connected(connection: Any, _record: object) -> None:
+        set_up(connection, lock_timeout_s=LOCK_TIMEOUT_S)
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("oplata_begin", "BEGIN"))
 
     return engine
-
-
-def _write_ahead(cursor: Any) -> None:
-    """Have the file in WAL mode. The change of mode, once in a file's life, does not wait for others by itself."""
-    for _ in range(WAL_TRIES):
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            await_only(asyncio.sleep(LOCK_TIMEOUT_S / WAL_TRIES))
-        else:
-            return
-    cursor.execute("PRAGMA journal_mode=WAL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import (
     ARRAY,
     Column,
     FromClause,
+    Integer,
     LargeBinary,
     Select,
     bindparam,
@@ -25,7 +27,6 @@ from sqlalchemy.sql.elements import ColumnElement
 from oplata.errors import DataRejected
 
 _NAME = "input"
-_LARGEST_BITS = 63
 _PRIVATE_USE = ((0xE000, 0xF8FF), (0xF0000, 0xFFFFD), (0x100000, 0x10FFFD))
 
 
@@ -45,11 +46,11 @@ def bind(dialect: str, columns: Sequence[Column[Any]], rows: Iterable[Sequence[o
     Bytes must be UTF-8 text: what is verified always is.
     """
     listed = list(rows)
+    turned = zip(*listed, strict=True) if listed else ((),) * len(columns)
     if dialect == "postgresql":
-        turned = zip(*listed, strict=True) if listed else ((),) * len(columns)
         return {_parameter(col): list(values) for col, values in zip(columns, turned, strict=True)}
-    plain = [[each if type(each) is str or each is None else _plain(each) for each in row] for row in listed]
-    return {f"{_NAME}_rows": msgspec.json.encode(plain).decode()}
+    plain = [_plain(col, values) for col, values in zip(columns, turned, strict=True)]
+    return {f"{_NAME}_rows": msgspec.json.encode(list(zip(*plain, strict=True))).decode()}
 
 
 def _parameter(col: Column[Any]) -> str:
@@ -74,11 +75,14 @@ def _cell(row: ColumnElement[Any], place: int, col: Column[Any]) -> ColumnElemen
     return type_coerce(cell, col.type).label(col.name)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
-        # SQLite would take the JSON number, and keep a rounded one.
-        raise OverflowError
-    return value.decode() if isinstance(value, bytes) else value
+def _plain(col: Column[Any], values: Sequence[Any]) -> Sequence[Any]:
+    """A column's values as JSON has them. Raises ``OverflowError``."""
+    if isinstance(col.type, LargeBinary):
+        return [None if value is None else value.decode() for value in values]
+    if isinstance(col.type, Integer):
+        # SQLite would take a larger JSON number, and keep a rounded one.
+        array("q", [value or 0 for value in values])
+    return values
 
 
 def as_json(value: object) -> str:

@@ -6,16 +6,14 @@ names in ``oldest_program`` the oldest version that can do without, and the tabl
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
 
 from oplata.errors import SchemaError
 from oplata.storage.tables import compatibility
+from oplata.storage.version import MIGRATIONS, current, head, unchanged
 
 MIGRATION_LOCK = 0x6F706C6174
 """The key of the advisory lock that lets one process migrate at a time."""
@@ -26,7 +24,7 @@ LOCK_WAIT_MS = 2000
 
 def upgrade(connection: Connection) -> str:
     """Run all missing steps in the caller's transaction."""
-    before = _current(connection)
+    before = current(connection)
     while step(connection):
         pass
     return end(connection, before)
@@ -37,13 +35,13 @@ def begin(connection: Connection) -> str | None:
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SET LOCAL lock_timeout = '10min'"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-    return _current(connection)
+    return current(connection)
 
 
 def step(connection: Connection) -> bool:
     """Run the next missing step in the caller's transaction; True when there may be another. Raises ``SchemaError``."""
-    before = _current(connection)
-    if before == _head() or _is_newer(connection, before):
+    before = current(connection)
+    if before == head() or _is_newer(connection, before):
         return False
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -55,17 +53,17 @@ def step(connection: Connection) -> bool:
 
 def end(connection: Connection, before: str | None) -> str:
     """What was done since the tables were at version ``before``, in a sentence."""
-    now, ours = _current(connection), _head()
+    now, ours = current(connection), head()
     if now != ours:
         return f"The tables are at version {now}, newer than this program's {ours}, and suit it."
     if before == now:
-        return f"The tables are at version {now} already."
+        return unchanged(ours)
     return f"The tables went from version {before or 'none'} to {now}."
 
 
 def check(connection: Connection) -> str:
     """The version of the tables, if this program can work on them. Raises ``SchemaError``."""
-    found, ours = _current(connection), _head()
+    found, ours = current(connection), head()
     if found is None:
         raise SchemaError("the database has no tables of oplata yet: run `oplata migrate`")
     if found == ours or _is_newer(connection, found):
@@ -77,7 +75,7 @@ def _is_newer(connection: Connection, found: str | None) -> bool:
     """Whether a newer program made these tables. Raises ``SchemaError`` when they no longer suit this one."""
     if found is None or found in {each.revision for each in _scripts().walk_revisions()}:
         return False
-    oldest, ours = _oldest_program(connection), _head()
+    oldest, ours = _oldest_program(connection), head()
     # Versions are numbers of four digits, so their order is that of the letters.
     if oldest is not None and oldest <= ours:
         return True
@@ -94,20 +92,12 @@ def _oldest_program(connection: Connection) -> str | None:
 
 
 def _note_oldest_program(connection: Connection) -> None:
-    reached = _current(connection)
+    reached = current(connection)
     assert reached is not None  # noqa: S101  # A step was just taken.
     oldest = getattr(_scripts().get_revision(reached).module, "oldest_program", None)
     if oldest is not None:
         connection.execute(compatibility.delete())
         connection.execute(compatibility.insert().values(oldest_program=oldest))
-
-
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _head() -> str:
-    return str(_scripts().get_current_head())
 
 
 def _scripts() -> ScriptDirectory:
@@ -116,6 +106,6 @@ def _scripts() -> ScriptDirectory:
 
 def _config(connection: Connection | None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config
