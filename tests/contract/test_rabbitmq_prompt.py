@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import weakref
 from collections.abc import Callable
 
@@ -14,6 +15,9 @@ from oplata.queue.rabbitmq import RabbitQueue
 from tests.contract.amqp import BLOCKED, TIMEOUT_S, UNBLOCKED, Wire, collect, running
 
 pytestmark = pytest.mark.anyio
+
+REFUSED = struct.pack(">BHLHHQB", 1, 1, 13, 60, 120, 2, 0) + b"\xce"
+"""``basic.nack`` of the second message on the first channel."""
 
 
 class Told:
@@ -82,6 +86,15 @@ async def test_what_is_late_is_told_once_and_never_again(amqp_url: str, queue_na
         await wire.cut()
         await publisher.publish(Envelope(body=b"2"), timeout_s=TIMEOUT_S)
         assert told.outcomes == [(1, False)]
+
+
+async def test_what_the_broker_refuses_is_not_durable(amqp_url: str, queue_name: str) -> None:
+    async with Wire(amqp_url) as wire, running(wire.url, queue_name) as queue:
+        publisher, told = await prompt(queue), Told()
+        wire.swallow()
+        assert publisher.begin(Envelope(body=b"1"), told.of(1), timeout_s=TIMEOUT_S)
+        wire.say(REFUSED)
+        assert await told.until(1) == [(1, False)]
 
 
 async def test_while_the_broker_takes_nothing_nothing_is_begun(amqp_url: str, queue_name: str) -> None:

@@ -127,6 +127,48 @@ async def test_what_is_begun_and_not_confirmed_in_time_makes_the_next_ones_go_to
         await publisher.stop()
 
 
+@asynccontextmanager
+async def away(folder: Path) -> AsyncIterator[tuple[SpoolingPublisher, Beginner]]:
+    """A publisher whose queue has just not confirmed something that was begun."""
+    primary = SqliteQueue(folder / "primary.db")
+    await primary.start()
+    beginner = Beginner(primary)
+    publisher = SpoolingPublisher(beginner, SqliteQueue(folder / "spool.db"), patience_s=PATIENCE_S)
+    await publisher.start()
+    try:
+        outcomes: list[bool] = []
+        assert publisher.begin(message(1), outcomes.append, timeout_s=5)
+        await asyncio.sleep(PATIENCE_S + 0.2)
+        assert outcomes == [False]
+        assert not publisher.begin(message(2), outcomes.append, timeout_s=5)
+        yield publisher, beginner
+    finally:
+        await publisher.stop()
+        await primary.stop()
+
+
+async def test_after_a_while_one_that_the_queue_confirms_lets_the_next_ones_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oplata.queue.spool.AWAY_S", 0.3)
+    async with away(tmp_path) as (publisher, _):
+        await asyncio.sleep(0.4)
+        assert not publisher.begin(message(2), lambda _: None, timeout_s=5)
+        await publisher.publish(message(2), timeout_s=5)
+        assert publisher.spooled == 0
+        assert publisher.begin(message(3), lambda _: None, timeout_s=5)
+
+
+async def test_what_is_passed_on_lets_the_next_ones_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oplata.queue.spool.AWAY_S", 60.0)
+    async with away(tmp_path) as (publisher, beginner):
+        await publisher.publish(message(2), timeout_s=5)
+        async with asyncio.timeout(10):
+            while not publisher.begin(message(3), lambda _: None, timeout_s=5):  # noqa: ASYNC110  Nobody tells of it.
+                await asyncio.sleep(0.05)
+        assert (publisher.spooled, publisher.forwarded, len(beginner.told)) == (1, 1, 1)
+
+
 async def test_without_a_primary_that_can_nothing_is_begun(tmp_path: Path) -> None:
     async with spooling(tmp_path) as (publisher, _, _):
         assert not publisher.begin(message(1), lambda _: None, timeout_s=5)

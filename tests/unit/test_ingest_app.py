@@ -138,6 +138,16 @@ async def test_a_middleware_that_was_added_sees_the_callback_too() -> None:
     assert (answer.status_code, answer.headers["x-seen"]) == (400, "yes")
 
 
+def test_the_server_hands_requests_to_the_callback_itself_only_where_nothing_stands_before_it() -> None:
+    async def around(scope: Scope, receive: Receive, send: Send) -> None:
+        await CALLBACK(scope, receive, send)
+
+    plain, seen, traced = create_app(CALLBACK), create_app(CALLBACK), create_app(around)
+    seen.add_middleware(BaseHTTPMiddleware)
+    prompts = [getattr(app, "prompt", "unknown") for app in (plain, seen, traced)]
+    assert prompts == [(CALLBACK_PATH.encode(), CALLBACK), None, None]
+
+
 def test_the_server_takes_nothing_on_trust_and_waits_for_what_is_in_flight() -> None:
     config = uvicorn_config(create_app(CALLBACK), "127.0.0.1", 0)
 

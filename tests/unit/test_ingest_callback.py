@@ -242,6 +242,16 @@ async def test_what_is_in_doubt_when_the_time_is_over_is_not_ok() -> None:
     assert callback.outcomes == Outcomes(unconfirmed=1)
 
 
+async def test_a_publisher_that_keeps_no_limit_is_not_waited_for_much_longer() -> None:
+    class Stuck(Prompt):
+        async def publish(self, envelope: Envelope, *, timeout_s: float) -> None:
+            await asyncio.sleep(60)
+
+    callback = callback_for(Stuck(takes=False), limits=Limits(confirm_s=0.05))
+    assert await Whole().with_(callback) == answer.UNCONFIRMED
+    assert callback.outcomes == Outcomes(unconfirmed=1)
+
+
 async def test_where_there_is_something_to_wait_for_a_task_waits() -> None:
     publisher, whole = Prompt(takes=False), Whole()
     assert await whole.with_(callback_for(publisher)) == answer.OK

@@ -57,6 +57,7 @@ class App:
 
     def __init__(self, *replies: Answer, takes_whole: bool = True) -> None:
         self.replies = list(replies)
+        self.asked = 0
         self.whole: list[bytes] = []
         self.parts: list[bytes] = []
         self.headers: list[tuple[bytes, bytes]] = []
@@ -70,6 +71,7 @@ class App:
         self.waiting.append(lambda: asker.answer(reply))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked += 1
         body, more = b"", True
         while more:
             message = await receive()
@@ -153,12 +155,13 @@ async def test_a_whole_request_needs_no_task() -> None:
         REQUEST.replace(b"/api", b"//api") % b"",
         REQUEST.replace(b"1.1", b"1.0") % b"",
         REQUEST % b"Expect: 100-continue\r\n",
+        REQUEST.replace(b"Length: 2", b"Length: 0").replace(b"{}", b"") % b"Connection: upgrade\r\nUpgrade: h2c\r\n",
     ],
 )
 async def test_what_is_unusual_goes_the_long_way(request_: bytes) -> None:
     app = App(answer.OK)
     await answered(app, request_)
-    assert (app.whole, app.parts) == ([], [b"{}"])
+    assert (app.whole, app.parts) == ([], [request_.partition(b"\r\n\r\n")[2]])
 
 
 @pytest.mark.parametrize("place", range(1, len(REQUEST % b"")))
@@ -213,9 +216,58 @@ async def test_whoever_hung_up_is_not_written_to() -> None:
     app = App(answer.OK)
     connection, transport, _ = connected(app)
     connection.data_received(REQUEST % b"")
-    connection.connection_lost(None)
+    connection.connection_lost(ConnectionResetError())
     await app.answer_all()
     assert transport.written == []
+
+
+async def test_a_connection_that_is_being_closed_is_not_written_to() -> None:
+    app = App(answer.OK)
+    connection, transport, _ = connected(app)
+    connection.data_received(REQUEST % b"")
+    connection.data_received(b"nonsense\r\n\r\n")
+    refused = list(transport.written)
+    await app.answer_all()
+    assert (len(refused), transport.closed) == (1, True)
+    assert transport.written == refused
+
+
+async def test_who_does_not_read_the_answers_is_waited_for() -> None:
+    app = App(answer.OK)
+    connection, transport, _ = connected(app)
+    connection.pause_writing()
+    connection.data_received(REQUEST % b"")
+    await turns()
+    assert (app.whole, transport.written) == ([], [])
+    connection.resume_writing()
+    await turns()
+    assert b"".join(transport.written).endswith(b"\r\n\r\nOK")
+
+
+async def test_beyond_the_limit_of_connections_nothing_is_taken() -> None:
+    app = App(answer.OK)
+    connection, transport, _ = connected(app)
+    connection.limit_concurrency = 1
+    connection.data_received(REQUEST % b"")
+    await turns()
+    assert (app.whole, app.asked) == ([], 0)
+    assert transport.written[0].startswith(b"HTTP/1.1 503")
+
+
+async def test_what_leads_to_an_answer_later_is_a_task_that_the_server_waits_for() -> None:
+    class Waiting(App):
+        def take(self, _peer: str, _headers: Headers, _body: bytes, asker: Asker) -> None:
+            asker.spawn(self.later(asker))
+
+        async def later(self, asker: Asker) -> None:
+            await asyncio.sleep(0)
+            asker.answer(answer.UNCONFIRMED)
+
+    connection, transport, state = connected(Waiting())
+    connection.data_received(REQUEST % b"")
+    assert len(state.tasks) == 1
+    await turns()
+    assert (len(transport.written), state.tasks) == (1, set())
 
 
 async def test_a_drain_that_begins_meanwhile_makes_the_answer_the_last_one() -> None:
@@ -233,7 +285,7 @@ async def test_a_body_that_breaks_off_wrongly_is_taken_by_nobody() -> None:
     app = App(answer.OK)
     head = b"POST /api/tinkoff-callback HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n"
     transport = await answered(app, head + b"1\r\n{\r\nzz\r\n")
-    assert (app.whole, app.parts) == ([], [])
+    assert (app.whole, app.asked) == ([], 0)
     assert b"400" in transport.written[0]
 
 

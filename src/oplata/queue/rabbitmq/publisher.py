@@ -51,11 +51,10 @@ class _Attempt:
         self._told = told
 
     def end(self, outcome: Outcome) -> None:
-        if not self.is_over:
-            self.is_over = True
-            # It may lie among the deadlines for a while; the message and its sender need not.
-            told, self._told = self._told, _nobody
-            told(outcome is Outcome.CONFIRMED)
+        self.is_over = True
+        # It is told once. It may lie among the deadlines for a while; the message and its sender need not.
+        told, self._told = self._told, _nobody
+        told(outcome is Outcome.CONFIRMED)
 
     def expire(self) -> None:
         self.end(Outcome.LOST)
@@ -118,9 +117,8 @@ class RabbitPublisher:
 
     def begin(self, envelope: Envelope, told: Callable[[bool], None], *, timeout_s: float) -> bool:
         """As the protocol says: when there is a channel that takes messages, and room for one more of them."""
-        session, loop = self._session, asyncio.get_running_loop()
-        channel = session.channel
-        if channel is None or session.stopped or self._connection.blocked or self._is_full():
+        loop, channel = asyncio.get_running_loop(), self._session.channel
+        if channel is None or self._connection.blocked or self._is_full():
             return False
         properties = to_properties(envelope, now_ms=self._now_ms())
         if not self._sent(channel, self._topology.name, properties, envelope.body):
