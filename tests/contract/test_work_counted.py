@@ -66,6 +66,30 @@ async def test_handlers_stand_between_two_statements_and_cost_no_more(database: 
     assert len(without_begin(statements)) == STATEMENTS_WITH_HANDLERS[scheme_of(database_url)]
 
 
+async def test_a_callback_costs_no_more_calls_in_a_large_batch_than_in_a_small_one(database: Database) -> None:
+    await _calls_of(database, "warm", 2)
+    small, large = await _calls_of(database, "small", 50), await _calls_of(database, "large", 250)
+
+    assert large / 250 <= small / 50
+
+
+async def _calls_of(database: Database, name: str, count: int) -> int:
+    """How many functions are called, those written in C among them, to apply so many callbacks of different orders."""
+    bodies = [callback("CONFIRMED", order_id=f"{name}-{n}", payment_id=f"{name}-{n}") for n in range(count)]
+    calls = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        await apply_all(database, *bodies)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
 async def test_what_is_published_in_one_turn_leaves_in_one_write(amqp_url: str, queue_name: str) -> None:
     async with running(amqp_url, queue_name) as queue:
         channel = await queue.publisher().ready()

@@ -52,10 +52,8 @@ class Grounds:
             basis = await self._at_once(order_ids, mine)
         else:
             words = await self._words.of_orders(order_ids)
-            basis = Basis(await self._payments.of_orders(order_ids), {key: status_of(words[key]) for key in words})
-            for key in mine:
-                for payments in basis.payments.values():
-                    payments.pop(key, None)
+            others = await self._payments.of_orders(order_ids, besides=mine)
+            basis = Basis(others, {key: status_of(words[key]) for key in words})
         wanted = frozenset(order_ids)
         for key, payment in mine.items():
             if payment.order_id in wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -117,14 +117,18 @@ class Payments:
             .where(and_(*(col == given.c[col.name] for col in _KEY)))
         )
 
-    async def of_orders(self, order_ids: Sequence[str]) -> dict[str, dict[PaymentKey, Payment]]:
-        """The payments that belong to each of these orders; an order without any is absent."""
+    async def of_orders(
+        self, order_ids: Sequence[str], besides: Container[PaymentKey] = ()
+    ) -> dict[str, dict[PaymentKey, Payment]]:
+        """The payments that belong to each of these orders, but for some; an order without any is absent."""
         found: dict[str, dict[PaymentKey, Payment]] = {}
         bound = self._session.bind((payments.c.order_id,), [(order_id,) for order_id in order_ids])
         rows: Any = await self._session.execute(self._of_orders(), bound)
-        for row in rows:
-            payment = conclude(decoded(row[2]))
-            found.setdefault(str(payment.order_id), {})[row[0], row[1]] = payment
+        for terminal_key, payment_id, text in rows:
+            key = (terminal_key, payment_id)
+            if key not in besides:
+                payment = conclude(decoded(text))
+                found.setdefault(str(payment.order_id), {})[key] = payment
         return found
 
     @built_once

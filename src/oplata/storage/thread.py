@@ -25,7 +25,7 @@ _PRAGMAS = (
     "synchronous=FULL",
     # A batch of 500 touches 2,000 pages of 4 KiB. With SQLite's own 500 in the cache most are read and written twice,
     # and with its own 1,000 in the log each commit copies all of them into the file and syncs that too.
-    "cache_size=-8000",
+    "cache_size=-3000",
     "wal_autocheckpoint=4000",
 )
 
