@@ -130,6 +130,8 @@ def test_json_is_read_whatever_it_is_called(content_type: str) -> None:
         (_body(Amount=1.5), "the field Amount is wrong: an amount is a whole number of kopecks, such as 19900"),
         (_body(Amount=True), "the field Amount is wrong: an amount is a whole number of kopecks, such as 19900"),
         (_body(Amount={}), "the field Amount is wrong: an amount is a whole number of kopecks, such as 19900"),
+        (_body(Amount=10**30), "the field Amount is wrong: an amount is at most 1000000000000000 kopecks"),
+        (_body(Amount="1" * 31), "the field Amount is wrong: an amount is at most 1000000000000000 kopecks"),
         (_body(Amount=10**16), "the field Amount is wrong: an amount is at most 1000000000000000 kopecks"),
         (_body(**{f"f{i}": 1 for i in range(MAX_FIELDS)}), "the body has more than 500 fields"),
     ],
@@ -292,6 +294,10 @@ JSON_TEXTS = st.recursive(
 @example('{"Amount":-0}')
 @example('{"Amount": -0 ,"Success":false}')
 @example('{"OrderId":"-0","Success":false}')
+@example('{"Amount":' + "1" * 30 + "}")
+@example('{"PaymentId":' + "1" * 129 + "}")
+@example('{"PaymentId":-' + "1" * 128 + "}")
+@example('{"PaymentId":-' + "1" * 127 + "}")
 @example('{"OrderId":"1","OrderId":"2"}')
 @example('{"OrderId" :"1","OrderId":"2"}')
 @example('{"OrderId" :"1","OrderId":"2","x":":"}')

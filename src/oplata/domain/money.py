@@ -11,7 +11,9 @@ MAX_KOPECKS = 10**15
 
 _WHOLE = "an amount is a whole number of kopecks, such as 19900"
 _RUBLES = re.compile(r"(\d{1,15})(?:[.,](\d{1,2}))?", re.ASCII)
-_DIGITS = re.compile(r"(\d{1,18})(?:\.0{1,18})?", re.ASCII)
+_TOO_MUCH = f"an amount is at most {MAX_KOPECKS} kopecks"
+_DIGITS = re.compile(r"(\d++)(?:\.0{1,18})?", re.ASCII)
+_MOST_DIGITS = 18
 
 
 def kopecks(value: int | str) -> int:
@@ -28,7 +30,7 @@ def kopecks(value: int | str) -> int:
     if amount < 0:
         raise MoneyError(_WHOLE)
     if amount > MAX_KOPECKS:
-        raise MoneyError(f"an amount is at most {MAX_KOPECKS} kopecks")
+        raise MoneyError(_TOO_MUCH)
     return amount
 
 
@@ -36,6 +38,8 @@ def _from_text(text: str) -> int:
     digits = _DIGITS.fullmatch(text)
     if digits is None:
         raise MoneyError(_WHOLE)
+    if len(digits[1]) > _MOST_DIGITS:
+        raise MoneyError(_TOO_MUCH)
     return int(digits[1])
 
 
