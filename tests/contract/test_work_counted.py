@@ -28,6 +28,7 @@ from tests.databases import (
     apply_all,
     callback,
     counted,
+    execute,
     scheme_of,
     without_begin,
     works,
@@ -66,7 +67,13 @@ async def test_handlers_stand_between_two_statements_and_cost_no_more(database: 
     assert len(without_begin(statements)) == STATEMENTS_WITH_HANDLERS[scheme_of(database_url)]
 
 
-async def test_a_callback_costs_no_more_calls_in_a_large_batch_than_in_a_small_one(database: Database) -> None:
+async def test_a_callback_costs_no_more_calls_in_a_large_batch_than_in_a_small_one(
+    database: Database, database_url: str
+) -> None:
+    for name, count in (("warm", 2), ("small", 50), ("large", 250)):
+        rows = [f"('{name}-{n}', {ORDER_KOPECKS}, 'pending', 1, 1, 1, 1)" for n in range(count)]
+        columns = "order_id, amount_kopecks, status, version, registered_at_ms, created_at_ms, updated_at_ms"
+        await execute(database_url, f"INSERT INTO orders ({columns}) VALUES {', '.join(rows)}")  # noqa: S608
     await _calls_of(database, "warm", 2)
     small, large = await _calls_of(database, "small", 50), await _calls_of(database, "large", 250)
 
@@ -84,9 +91,10 @@ async def _calls_of(database: Database, name: str, count: int) -> int:
 
     sys.setprofile(note)
     try:
-        await apply_all(database, *bodies)
+        applied = await apply_all(database, *bodies)
     finally:
         sys.setprofile(None)
+    assert len(applied.changes) == count
     return calls
 
 
