@@ -141,9 +141,8 @@ async def test_a_shop_that_is_killed_under_load_is_told_all_in_order(
         kill = {4: shop.process.kill9, 9: shop.process.kill9}
         await _load(database, range(1, 15), meanwhile=kill)
         await shop.until_told(13 * ORDERS)
-        views = await Steering(database).every()
+        await _until_noted(database)
     _assert_all_told(shop, 14)
-    assert [(view.name, view.waiting, view.dead, view.behind) for view in views] == [("shop", 0, 0, 0)]
 
 
 async def test_of_two_relays_the_one_that_tells_is_killed_and_the_other_goes_on(
@@ -167,6 +166,7 @@ async def test_what_the_shop_refuses_is_dead_and_a_person_has_it_told_again(
     async with opened(database_url) as database, _relays(1, tmp_path, settings):
         await append(database, change("order-1", 1, "refused"), change("order-1", 2), change("order-2", 1))
         await shop.until_told(2)
+        await _until_noted(database, dead=1)
         dead = await _said(tmp_path, settings, "sinks", "deliveries", "shop", "--state", "dead")
         assert "order-1" in dead
         assert "BAD_REQUEST: no such status" in dead
@@ -180,6 +180,18 @@ async def test_what_the_shop_refuses_is_dead_and_a_person_has_it_told_again(
         await _said(tmp_path, settings, "sinks", "pause", "shop", "--why", "the shop moves")
         assert "shop: paused" in await _said(tmp_path, settings, "sinks", "list")
         await _said(tmp_path, settings, "sinks", "resume", "shop", "--why", "it has moved")
+
+
+async def _until_noted(database: Database, *, dead: int = 0) -> None:
+    """Wait until the relay has noted what the shop answered, which it does after the shop was told."""
+    ends_s = time.monotonic() + WAIT_S
+    while True:
+        views = await Steering(database).every()
+        noted = [(view.name, view.waiting, view.dead, view.behind) for view in views]
+        if noted == [("shop", 0, dead, 0)]:
+            return
+        assert time.monotonic() < ends_s, noted
+        await asyncio.sleep(0.1)
 
 
 async def _said(folder: Path, settings: dict[str, str], *arguments: str) -> str:

@@ -156,7 +156,7 @@ async def tell_later(self: Settlement, part: Part) -> None:
 
 
 async def ignore_earlier(uow: Any, order_ids: Any, at_ms: int) -> Any:
-    async def nothing(_order_ids: Any) -> Any:
+    async def nothing(*_asked: Any, **_how: Any) -> Any:
         return {}
 
     with mock.patch.object(uow.payments, "of_orders", nothing):
