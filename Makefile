@@ -50,7 +50,7 @@ alarm: $(STAMP)  ## Watch real processes with a real Prometheus, kill the worker
 	$(BIN)/python -m tests.services install
 	$(BIN)/python -m tests.monitoring
 
-bench: $(BENCH_STAMP) $(PEERS_NODE)  ## Measure callbacks beside their peers, in 15 minutes; needs Node and npm. BENCH_QUICK=1 is shorter.
+bench: $(BENCH_STAMP) $(PEERS_NODE)  ## Measure callbacks beside their peers, in 9 minutes; needs Node and npm. BENCH_QUICK=1 is shorter.
 	$(BIN)/python -m tests.services install
 	BENCH_QUICK=$(BENCH_QUICK) $(BIN)/python -m bench $(ARGS)
 

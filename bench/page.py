@@ -151,7 +151,23 @@ def growth(document: Mapping[str, Any]) -> str:
     )
 
 
-PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {"callbacks": callbacks, "growth": growth}
+def backlog(document: Mapping[str, Any]) -> str:
+    """The figures of ``python -m bench.backlog``."""
+    parts = document["parts"]
+    return _table(
+        (f"{_grouped(document['callbacks'])} callbacks waited for one worker", "applied a second", "memory, MiB"),
+        (
+            *(
+                (f"tenth {place}", _grouped(part["rate"]), f"{part['rss_mib']}")
+                for place, part in enumerate(parts, 1)
+                if place in (1, 2, 5, 9, 10)
+            ),
+            ("at its peak", "", f"{document['peak_mib']}"),
+        ),
+    )
+
+
+PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {"callbacks": callbacks, "growth": growth, "backlog": backlog}
 
 
 def written(page: str, results: Path = RESULTS) -> str:

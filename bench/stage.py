@@ -174,7 +174,15 @@ class Running:
 
     def peak_mib(self) -> float:
         """The most memory that it held, its children's added up."""
-        return sum(map(_peak_kib, [self.pid, *(child.pid for child in descendants(_id(self.pid)))])) / 1024
+        return self._memory_mib("VmHWM:")
+
+    def rss_mib(self) -> float:
+        """The memory that it holds now, its children's added up."""
+        return self._memory_mib("VmRSS:")
+
+    def _memory_mib(self, field: str) -> float:
+        members = [self.pid, *(child.pid for child in descendants(_id(self.pid)))]
+        return sum(_kib(member, field) for member in members) / 1024
 
     def stop(self) -> None:
         """Ends it, in kindness first."""
@@ -207,12 +215,12 @@ def _ticks(pid: int) -> int:
     return sum(map(int, fields[11:15]))
 
 
-def _peak_kib(pid: int) -> int:
+def _kib(pid: int, field: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 
 def _listens(port: int) -> bool:
