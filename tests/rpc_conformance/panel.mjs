@@ -16,7 +16,11 @@ async function opened(colorScheme, width = 1200) {
   await page.locator('#list button').first().waitFor();
   return page;
 }
-const choose = (page, name) => page.getByRole('button', { name, exact: true }).click();
+async function choose(page, name) {
+  await page.getByRole('button', { name, exact: true }).click();
+  // The page hears of the new address a moment after the click.
+  await page.getByRole('heading', { name: name.split(',')[0], exact: true }).waitFor();
+}
 const result = (page) => page.locator('.result').textContent();
 async function outcome(page, word) {
   await page.locator('.status .word', { hasText: word }).waitFor();
