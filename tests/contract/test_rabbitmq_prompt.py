@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 import weakref
-from collections.abc import Callable
 
 import pytest
 
@@ -13,27 +12,12 @@ from oplata.queue.base import PromptPublisher
 from oplata.queue.envelope import Envelope
 from oplata.queue.rabbitmq import RabbitQueue
 from tests.contract.amqp import BLOCKED, TIMEOUT_S, UNBLOCKED, Wire, collect, running
+from tests.contract.prompt import Told
 
 pytestmark = pytest.mark.anyio
 
 REFUSED = struct.pack(">BHLHHQB", 1, 1, 13, 60, 120, 2, 0) + b"\xce"
 """``basic.nack`` of the second message on the first channel."""
-
-
-class Told:
-    """What was told of the messages, in the order in which it was."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[tuple[int, bool]] = []
-
-    def of(self, number: int) -> Callable[[bool], None]:
-        return lambda is_durable: self.outcomes.append((number, is_durable))
-
-    async def until(self, count: int) -> list[tuple[int, bool]]:
-        async with asyncio.timeout(TIMEOUT_S):
-            while len(self.outcomes) < count:  # noqa: ASYNC110  It is told from the connection.
-                await asyncio.sleep(0.01)
-        return self.outcomes
 
 
 async def prompt(queue: RabbitQueue) -> PromptPublisher:

@@ -14,27 +14,12 @@ from oplata.errors import QueueUnavailable
 from oplata.queue.base import PromptPublisher
 from oplata.queue.envelope import Envelope
 from oplata.queue.sqlite import SqliteQueue
+from tests.contract.prompt import Told
 from tests.contract.sqlite_processes import ids, outcome_of, publish, query, started, take
 
 pytestmark = pytest.mark.anyio
 
 TIMEOUT_S = 10.0
-
-
-class Told:
-    """What was told of the messages, in the order in which it was."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[tuple[int, bool]] = []
-
-    def of(self, number: int) -> Callable[[bool], None]:
-        return lambda is_durable: self.outcomes.append((number, is_durable))
-
-    async def until(self, count: int) -> list[tuple[int, bool]]:
-        async with asyncio.timeout(TIMEOUT_S):
-            while len(self.outcomes) < count:  # noqa: ASYNC110  It is told from the queue.
-                await asyncio.sleep(0.01)
-        return self.outcomes
 
 
 def begin(queue: SqliteQueue, name: str, told: Callable[[bool], None], *, timeout_s: float = TIMEOUT_S) -> bool:

@@ -98,7 +98,7 @@ class Orders:
             if row[2] is not None:
                 held[row[0]] = _order(row)
             elif row[8]:
-                held[row[0]] = _made(row[0], at_ms)
+                held[row[0]] = unregistered(row[0], at_ms)
             else:
                 unseen.append(row[0])
         # These were made by a transaction that was committed after the statement had begun.
@@ -209,8 +209,8 @@ def _order(row: Sequence[Any]) -> OrderRow:
     )
 
 
-def _made(order_id: str, at_ms: int) -> OrderRow:
-    """The order that was not known yet."""
+def unregistered(order_id: str, at_ms: int) -> OrderRow:
+    """The row of an order that was not known before."""
     return OrderRow(
         order_id=order_id,
         amount_kopecks=None,

@@ -11,7 +11,7 @@ from oplata.domain.status import OrderStatus
 from oplata.errors import Permanent
 from oplata.storage.changes import Change
 from oplata.storage.engine import Database
-from oplata.storage.orders import OrderRow
+from oplata.storage.orders import OrderRow, unregistered
 from oplata.storage.projection import Stored, projected, refolded
 from oplata.storage.unit_of_work import UnitOfWork
 from oplata.storage.verdicts import as_told
@@ -136,7 +136,7 @@ class Forecast:
         payments: Mapping[PaymentKey, Payment],
         word: OrderStatus | None,
     ) -> None:
-        stands = row or _absent(order_id)
+        stands = row or unregistered(order_id, at_ms=0)
         restored = as_told(stands, last)
         verdict = judge(restored.amount_kopecks, payments, word)
         if restored != stands:
@@ -146,16 +146,3 @@ class Forecast:
         before, after = said(stands.status, stands.review), said(verdict.status.value, verdict.review)
         if restored != stands or before != after:
             self._tell(Difference(kind="order", key=order_id, before=before, after=after))
-
-
-def _absent(order_id: str) -> OrderRow:
-    return OrderRow(
-        order_id=order_id,
-        amount_kopecks=None,
-        status=OrderStatus.UNREGISTERED.value,
-        review=None,
-        version=0,
-        registered_at_ms=None,
-        created_at_ms=0,
-        updated_at_ms=0,
-    )
