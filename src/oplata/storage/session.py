@@ -53,7 +53,7 @@ _HELD = select(
 def built_once(build: Callable[[Any], S]) -> Callable[[Any], S]:
     """A method that builds a statement from its room's session: built once for each database, and used from then on.
 
-    Building one costs as much as running it, and every lone callback runs nine.
+    Building one costs as much as running it, and every lone callback runs nine on SQLite.
     """
     built: dict[str, S] = {}
 
